@@ -1,0 +1,34 @@
+/* ladder.h - which kernel features are in use, and the stacks that vfork children run on. */
+#ifndef PR_LADDER_H
+#define PR_LADDER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Find out, once, with a child that does nothing.  0, or a passing -errno (EAGAIN, ENOMEM,
+ * EMFILE ...) after which nothing was learnt. */
+int pr_ladder_probe(void);
+
+/* The features in use; 0 before the probe. */
+uint32_t pr_ladder_features(void);
+
+/* Give up a feature for good. */
+void pr_ladder_drop(uint32_t feature);
+
+/* Whether an error says "not here" (for good), rather than "not now". */
+bool pr_ladder_is_refusal(long result);
+
+/* Block all 64 signals of this thread, those that libc keeps for itself included; and undo it. */
+void pr_signals_block(uint64_t *before);
+void pr_signals_restore(const uint64_t *before);
+
+/* Start fn(argument) on `stack`, sharing memory, the caller asleep until it execs or exits.
+ * The pid, or -errno; *pidfd is written where pidfds are on, and is -1 else. */
+long pr_ladder_clone(uint32_t features, uint64_t flags, int exit_signal, int cgroup_fd, void *stack,
+                     void (*fn)(void *), void *argument, int *pidfd);
+
+/* A stack with a guard page below; NULL when memory is out.  Released stacks are used again. */
+void *pr_stack_take(void);
+void pr_stack_release(void *stack);
+
+#endif

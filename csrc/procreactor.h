@@ -1,0 +1,199 @@
+/* procreactor.h - the contract of the C core: one request in, one result out.
+ *
+ * The core does mechanism: it forks, shuffles file descriptors, changes directory and identity,
+ * and execs.  It knows no PATH, no "r" or "w", no Python.  Policy is made before a request is
+ * filled in; what the kernel answered comes back as two ints, a stage and an errno.
+ *
+ * RULES THAT HOLD FOR EVERY FUNCTION
+ *   ownership   A request and all that it points to is borrowed for the call and not written to.
+ *               A result is always fully written, on success and on failure.
+ *   fds         On success the caller owns what the result names and nothing else was left open.
+ *               On failure nothing is left open, no child exists and no zombie remains.
+ *               All fds made here are close-on-exec from birth.  fds of the caller are never closed.
+ *   signals     The caller's signal mask is the same before and after, on every path.
+ *   threads     Any number of threads may call at the same time; there is no lock (spawn.c says
+ *               how).  No function calls back.  All may be called with Python's GIL released.
+ *   errors      A return value < 0 is -errno.  Nothing reads or writes the C variable errno.
+ *   never       No allocation, lock, libc call or stdio between clone and exec.
+ *
+ * HOW A CHILD IS MADE (pr_result.mode says which steps were taken)
+ *   vfork       clone3 or clone with CLONE_VM | CLONE_VFORK on a stack of its own.  The child writes
+ *               its report into the caller's memory.  Cost does not grow with the parent's memory.
+ *   unshare     The child also starts with CLONE_FILES and makes CLOSE_RANGE_UNSHARE its first act,
+ *               so only a few low fds are copied.  Cost does not grow with the parent's open fds.
+ *   helper      With an identity, and a parent that is root: the child execs the static launcher
+ *               (launch.c), which changes identity in a memory of its own and execs the program.
+ *               A setuid in memory shared with the parent would clear the parent's dumpable flag
+ *               and let the target user stop the parent (vfork waits for a stopped child).
+ *   fork        With an identity but no launcher, or where memory cannot be shared (valgrind, some
+ *               sandboxes): a plain fork, report through a pipe.  Cost grows with memory and fds.
+ * Each step down is learnt at the first spawn from what the kernel refuses, and remembered;
+ * pr_disable forces it.
+ */
+#ifndef PROCREACTOR_H
+#define PROCREACTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The lines between the two marks are also read by cffi: plain C, no preprocessor. */
+/* <cdef> */
+
+/* In pr_request.sources: a new pipe instead of an fd of the parent. */
+enum pr_source {
+    PR_WE_READ = -1,  /* the child writes, we keep the read end */
+    PR_WE_WRITE = -2, /* the child reads, we keep the write end */
+};
+
+/* What a failed spawn was doing.  Every stage has its text (pr_stage_text). */
+enum pr_stage {
+    PR_STAGE_NONE,
+    PR_STAGE_REQUEST,      /* EINVAL: the request contradicts itself */
+    PR_STAGE_MEMORY,       /* ENOMEM: for argument vectors or the child's stack */
+    PR_STAGE_PIPE,         /* EMFILE, ENFILE; index is the row of the fd map */
+    PR_STAGE_REPORT,       /* EMFILE, ENFILE: the pipe for the child's report */
+    PR_STAGE_CLONE,        /* EAGAIN (limits on processes), EMFILE (pidfd), ENOMEM, EBUSY (cgroup) */
+    PR_STAGE_UNSHARE,      /* ENOMEM, EMFILE: the child's own fd table */
+    PR_STAGE_CGROUP,       /* the child could not enter the cgroup */
+    PR_STAGE_SETSID,       /* EPERM */
+    PR_STAGE_SETPGID,      /* EPERM, ESRCH */
+    PR_STAGE_DUP,          /* EBADF: fd not open, or beyond the limit; index as above */
+    PR_STAGE_CTTY,         /* ENOTTY, EPERM, EBADF */
+    PR_STAGE_CHDIR,        /* ENOENT, ENOTDIR, EACCES */
+    PR_STAGE_RLIMIT,       /* EPERM, EINVAL; index is the row of rlimits */
+    PR_STAGE_NICE,         /* EACCES, EPERM */
+    PR_STAGE_HELPER,       /* the launcher could not be run */
+    PR_STAGE_SETGID,       /* EPERM, EINVAL */
+    PR_STAGE_SETGROUPS,    /* EPERM, EINVAL */
+    PR_STAGE_SETUID,       /* EPERM, EAGAIN (RLIMIT_NPROC), EINVAL */
+    PR_STAGE_NO_NEW_PRIVS, /* EINVAL */
+    PR_STAGE_DEATH_SIGNAL, /* EINVAL; ESRCH: the parent died first */
+    PR_STAGE_EXEC,         /* execve(2); index is the candidate that decided */
+    PR_STAGE_STOPPED,      /* ECANCELED: stopped by a signal before it had become the program; killed */
+    PR_STAGE_PTY_OPEN,     /* ENOENT: no devpts; EMFILE, ENOSPC (kernel.pty.max) */
+    PR_STAGE_PTY_UNLOCK,
+    PR_STAGE_PTY_PEER,     /* EMFILE, ENFILE */
+    PR_STAGE_PTY_SIZE,
+    PR_STAGE_COUNT,
+};
+
+/* The steps of the ladder: bits of pr_features, pr_disable and pr_result.mode. */
+enum pr_feature {
+    PR_FEATURE_CLONE3 = 1,       /* Linux 5.5 (with CLONE_CLEAR_SIGHAND) */
+    PR_FEATURE_PIDFD = 2,        /* 5.4 (waitid P_PIDFD) */
+    PR_FEATURE_UNSHARE = 4,      /* 5.9 */
+    PR_FEATURE_CLOSE_RANGE = 8,  /* 5.9 */
+    PR_FEATURE_VFORK = 16,       /* memory shared with the child until exec */
+    PR_FEATURE_HELPER = 32,      /* the launcher may be used */
+    PR_FEATURE_ALL = 63,
+};
+
+/* pr_request.flags: which of the optional fields are meant. */
+enum pr_flag {
+    PR_FLAG_IDENTITY = 1,     /* uid, gid, groups */
+    PR_FLAG_UMASK = 2,        /* umask */
+    PR_FLAG_SESSION = 4,      /* setsid(2) */
+    PR_FLAG_GROUP = 8,        /* process_group, as setpgid(2) takes it: 0 is a new one */
+    PR_FLAG_SIGMASK = 16,     /* signal_mask; without it the calling thread's mask is inherited */
+    PR_FLAG_NO_NEW_PRIVS = 32,
+};
+
+/* `count` strings, each ended by NUL, one behind the other in `size` bytes. */
+struct pr_strings {
+    const char *bytes;
+    size_t size;
+    uint32_t count;
+};
+
+struct pr_rlimit {
+    int resource;
+    uint64_t soft;
+    uint64_t hard;
+};
+
+struct pr_request {
+    struct pr_strings candidates; /* paths to exec, tried in order; at least one */
+    struct pr_strings argv;       /* at least one */
+    struct pr_strings env;        /* the whole environment; may be empty */
+    const char *cwd;              /* NULL: stay */
+    const char *launcher;         /* path of the static launcher; NULL: there is none */
+    const int *child_fds;         /* fd_count rows: child_fds[i] is to be sources[i] */
+    const int *sources;           /* an fd of the parent, or enum pr_source */
+    uint32_t fd_count;            /* every other fd is closed in the child */
+    uint32_t flags;               /* enum pr_flag */
+    uint32_t uid;
+    uint32_t gid;
+    const uint32_t *groups;
+    uint32_t group_count;
+    uint32_t umask;
+    const struct pr_rlimit *rlimits;
+    uint32_t rlimit_count;
+    int nice;                     /* added to the inherited niceness */
+    int process_group;
+    int tty_fd;                   /* child fd that becomes the controlling terminal; -1: none */
+    int death_signal;             /* sent to the child when the spawning thread ends; 0: none */
+    int cgroup_fd;                /* directory of a cgroup v2; -1: stay */
+    uint64_t signal_mask;         /* bit n-1 blocks signal n */
+};
+
+struct pr_result {
+    int pid;      /* -1 on failure */
+    int pidfd;    /* owned by the caller; -1 on failure and where pidfds are off */
+    int stage;    /* enum pr_stage; PR_STAGE_NONE on success */
+    int error;    /* errno of that stage; 0 on success */
+    int index;    /* which row or candidate; -1 where that says nothing */
+    uint32_t mode; /* the features that this spawn used */
+};
+
+/* How a child ended: si_code and si_status of waitid(2), and its resource usage. */
+struct pr_exit {
+    int code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED; 0: the status was lost to other code */
+    int status; /* exit code or signal */
+    int64_t user_us;
+    int64_t system_us;
+    int64_t max_rss_kib;
+    int64_t minor_faults;
+    int64_t major_faults;
+    int64_t block_reads;
+    int64_t block_writes;
+    int64_t voluntary_switches;
+    int64_t involuntary_switches;
+};
+
+/* Start one child.  0, or -errno with the stage in *result.  ours[i] (fd_count ints) is our end of
+ * the pipe of row i, non-blocking, or -1 where the row is no pipe.  Returns when the child has
+ * exec'ed, has failed, or was killed before (which is success: its exit status tells).
+ * Blocks for as long as the kernel needs to exec the file, never for a stopped child. */
+int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours);
+
+/* Collect the exit of a child, without blocking.  1: *exit is written and the child is gone;
+ * 0: it has not ended; -errno.  pidfd may be -1. */
+int pr_reap(int pidfd, int pid, struct pr_exit *exit);
+
+/* Block until the child has ended, leaving it to be reaped.  For kernels without pidfds. */
+int pr_wait_exit(int pid);
+
+/* Send a signal.  With a pidfd never to a stranger; without one the caller must know that the child
+ * has not been reaped.  -ESRCH: it has ended and was reaped. */
+int pr_signal(int pidfd, int pid, int number);
+
+/* Open a pseudo terminal: fds[0] the master (non-blocking), fds[1] the slave (blocking), neither
+ * becomes the caller's controlling terminal.  0, or -errno with *stage written. */
+int pr_open_pty(int rows, int columns, int *fds, int *stage);
+
+/* Reserve the landing slots for high fds: low fd numbers, kept open for good.  Idempotent; done by
+ * the first spawn if not before, but the earlier the lower they lie.  0 or -errno. */
+int pr_reserve(void);
+
+/* Take features away for the life of this process (a bit set of enum pr_feature). */
+void pr_disable(uint32_t features);
+
+/* The features in use; probes the kernel if no spawn has yet. */
+uint32_t pr_features(void);
+
+/* A few words for a stage, in static memory; "unknown stage" outside the enum. */
+const char *pr_stage_text(int stage);
+
+/* </cdef> */
+
+#endif

@@ -1,0 +1,110 @@
+/* reap.c - the end of a child: its status, its resources, and signals to it until then.
+ *
+ * Facts:
+ *   - The raw waitid has a fifth argument that libc hides: status and rusage come in one call.
+ *   - With a pidfd the wait is for that child and no other, whatever became of its number.
+ *   - si_pid == 0 with WNOHANG means "not ended", also for a traced zombie and for one whose threads
+ *     are not all gone, for which the pidfd may poll readable already.
+ *   - ECHILD: other code reaped it (os.waitpid(-1), or SIGCHLD ignored).  From Linux 6.15 the pidfd
+ *     still tells the exit code (PIDFD_GET_INFO with PIDFD_INFO_EXIT); before, the status is lost.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "procreactor.h"
+#include "sys.h"
+
+/* struct pidfd_info as of Linux 6.15 (include/uapi/linux/pidfd.h), which few headers have yet. */
+struct pr_pidfd_info {
+    uint64_t mask;
+    uint64_t cgroup_id;
+    uint32_t pid, tgid, ppid;
+    uint32_t ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+    int32_t exit_code;
+};
+#define PR_PIDFD_INFO_EXIT (1UL << 3)
+#define PR_PIDFD_GET_INFO _IOWR(0xFF, 11, struct pr_pidfd_info)
+
+static int64_t in_us(struct timeval time)
+{
+    return (int64_t)time.tv_sec * 1000000 + time.tv_usec;
+}
+
+static void write_exit(struct pr_exit *exit, const siginfo_t *info, const struct rusage *usage)
+{
+    *exit = (struct pr_exit){
+        .code = info->si_code,
+        .status = info->si_status,
+        .user_us = in_us(usage->ru_utime),
+        .system_us = in_us(usage->ru_stime),
+        .max_rss_kib = usage->ru_maxrss,
+        .minor_faults = usage->ru_minflt,
+        .major_faults = usage->ru_majflt,
+        .block_reads = usage->ru_inblock,
+        .block_writes = usage->ru_oublock,
+        .voluntary_switches = usage->ru_nvcsw,
+        .involuntary_switches = usage->ru_nivcsw,
+    };
+}
+
+/* The status word of wait(2), as si_code and si_status. */
+static void write_wait_status(struct pr_exit *exit, int word)
+{
+    if (WIFEXITED(word)) {
+        exit->code = CLD_EXITED;
+        exit->status = WEXITSTATUS(word);
+    } else {
+        exit->code = WCOREDUMP(word) ? CLD_DUMPED : CLD_KILLED;
+        exit->status = WTERMSIG(word);
+    }
+}
+
+static int ask_pidfd(int pidfd, struct pr_exit *exit)
+{
+    struct pr_pidfd_info info = {.mask = PR_PIDFD_INFO_EXIT};
+    memset(exit, 0, sizeof *exit);
+    if (pidfd >= 0 && sys_ioctl(pidfd, PR_PIDFD_GET_INFO, (long)&info) == 0
+        && info.mask & PR_PIDFD_INFO_EXIT)
+        write_wait_status(exit, info.exit_code);
+    return 1;
+}
+
+int pr_reap(int pidfd, int pid, struct pr_exit *exit)
+{
+    siginfo_t info = {0};
+    struct rusage usage;
+    long result = -EINVAL;
+    if (pidfd >= 0)
+        result = sys_waitid(P_PIDFD, pidfd, &info, WEXITED | WNOHANG, &usage);
+    if (result == -EINVAL) /* no pidfd, or Linux 5.3, which has pidfds but no P_PIDFD */
+        result = sys_waitid(P_PID, pid, &info, WEXITED | WNOHANG, &usage);
+    if (result == -ECHILD)
+        return ask_pidfd(pidfd, exit);
+    if (result < 0)
+        return (int)result;
+    if (info.si_pid == 0)
+        return 0;
+    write_exit(exit, &info, &usage);
+    return 1;
+}
+
+int pr_wait_exit(int pid)
+{
+    siginfo_t info;
+    long result;
+    while ((result = sys_waitid(P_PID, pid, &info, WEXITED | WNOWAIT, NULL)) == -EINTR)
+        ;
+    return result == -ECHILD ? 0 : (int)result; /* reaped by other code: it has ended */
+}
+
+int pr_signal(int pidfd, int pid, int number)
+{
+    long result = -ENOSYS;
+    if (pidfd >= 0)
+        result = sys_pidfd_send_signal(pidfd, number);
+    /* Denied by a sandbox, as kill may not be; the pid is still ours, since only we reap it. */
+    if (result == -ENOSYS)
+        result = sys_kill(pid, number);
+    return (int)result;
+}

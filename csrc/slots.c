@@ -1,0 +1,143 @@
+/* slots.c - how the ends of a pipe get below the cut.
+ *
+ * A child that shares the fd table makes close_range(cut, ~0, CLOSE_RANGE_UNSHARE) its first act and
+ * gets a table of its own with the fds below the cut only: that is what makes a spawn flat in the
+ * parent's open fds.  So every fd that the child is to have must lie below the cut at that moment.
+ * But a new pipe takes the lowest FREE numbers, and in a server with 10,000 sockets those are high.
+ *
+ * Hence the slots: low numbers, opened early, held by a placeholder.  To pass a high fd, dup3 it over
+ * a slot; after the spawn, dup3 the placeholder over it again.  A slot has one user at a time (a bit
+ * of `free_slots`, taken and given back atomically, so no lock that a fork of the host could leave
+ * held).  A slot must be emptied at once: while it holds the child's end of a pipe, end of file on
+ * that pipe can not be seen.
+ *
+ * The numbers are ours only as long as nobody closes what is not theirs.  Some programs do (a daemon
+ * closing everything it was given), and then the number may belong to another file.  So each slot is
+ * recognised by its inode before it is used, and given up for ever when it is not the placeholder's.
+ */
+#include "slots.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "sys.h"
+
+enum { SLOTS = 24, CUT_STEP = 64 }; /* the kernel copies fd bitmaps in words of 64 */
+
+enum { UNRESERVED, RESERVING, RESERVED };
+
+static struct {
+    atomic_int state;
+    atomic_uint free;
+    unsigned cut;
+    int placeholder;
+    int fds[SLOTS];
+    dev_t device;
+    ino_t inode;
+} slots;
+
+static bool is_placeholder(int fd)
+{
+    struct stat facts;
+    return sys_fstat(fd, &facts) == 0 && facts.st_dev == slots.device
+           && facts.st_ino == slots.inode;
+}
+
+/* A pipe without a writer: an inode of its own, no memory, in every kernel.  Never 0 to 2, which a
+ * program that closed them expects to be given to what it opens next. */
+static int open_placeholder(void)
+{
+    int ends[2];
+    long result = sys_pipe2(ends, O_CLOEXEC);
+    if (result < 0)
+        return (int)result;
+    result = sys_fcntl(ends[0], F_DUPFD_CLOEXEC, 3);
+    sys_close(ends[0]);
+    sys_close(ends[1]);
+    if (result < 0)
+        return (int)result;
+    struct stat facts;
+    sys_fstat((int)result, &facts);
+    slots.device = facts.st_dev;
+    slots.inode = facts.st_ino;
+    return (int)result;
+}
+
+static int reserve_all(void)
+{
+    int highest = slots.placeholder = open_placeholder();
+    if (highest < 0)
+        return highest;
+    unsigned usable = 0;
+    for (int i = 0; i < SLOTS; i++) {
+        long fd = sys_fcntl(slots.placeholder, F_DUPFD_CLOEXEC, 3);
+        slots.fds[i] = (int)fd;
+        if (fd < 0)
+            break; /* fewer slots are still slots */
+        usable |= 1U << i;
+        if (fd > highest)
+            highest = (int)fd;
+    }
+    slots.cut = ((unsigned)highest / CUT_STEP + 1) * CUT_STEP;
+    atomic_store(&slots.free, usable);
+    return 0;
+}
+
+int pr_slots_reserve(void)
+{
+    int expected = UNRESERVED;
+    if (!atomic_compare_exchange_strong(&slots.state, &expected, RESERVING))
+        return 0; /* done, or being done by another thread: its spawns go without until then */
+    int result = reserve_all();
+    atomic_store(&slots.state, result < 0 ? UNRESERVED : RESERVED);
+    return result;
+}
+
+unsigned pr_slots_cut(void)
+{
+    return atomic_load(&slots.state) == RESERVED ? slots.cut : 0;
+}
+
+static int take(void)
+{
+    unsigned free = atomic_load(&slots.free);
+    while (free) {
+        int slot = __builtin_ctz(free);
+        if (!atomic_compare_exchange_weak(&slots.free, &free, free & ~(1U << slot)))
+            continue;
+        if (is_placeholder(slots.fds[slot]))
+            return slot;
+        free = atomic_load(&slots.free); /* somebody closed it: never given back */
+    }
+    return -1;
+}
+
+int pr_slots_land(int fd)
+{
+    int slot = take();
+    if (slot < 0)
+        return -1;
+    long result;
+    while ((result = sys_dup3(fd, slots.fds[slot], O_CLOEXEC)) == -EBUSY)
+        ; /* dup2(2): another thread is just opening something */
+    if (result >= 0)
+        return slots.fds[slot];
+    atomic_fetch_or(&slots.free, 1U << slot);
+    return -1;
+}
+
+void pr_slots_release(int slot_fd)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        if (slots.fds[i] != slot_fd)
+            continue;
+        if (!is_placeholder(slots.placeholder)) {
+            sys_close(slot_fd); /* nothing to put there: the slot is given up */
+            return;
+        }
+        while (sys_dup3(slots.placeholder, slot_fd, O_CLOEXEC) == -EBUSY)
+            ;
+        atomic_fetch_or(&slots.free, 1U << i);
+        return;
+    }
+}

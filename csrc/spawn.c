@@ -1,0 +1,567 @@
+/* spawn.c - the parent's side of a spawn.
+ *
+ *   check the request -> lay out the vectors -> open the pipes -> attempt (again, one step further
+ *   down the ladder, for as long as the kernel refuses a feature) -> close what is not the caller's.
+ *
+ * One attempt: plan the fd moves -> block all signals -> clone -> restore the mask -> read the report.
+ *
+ * Facts:
+ *   - With vfork the calling thread sleeps until the child execs or exits; other threads run on.
+ *     Several threads may be in here at once: each has its own stack and its own vectors, landing
+ *     slots are taken atomically, and there is no lock at all, so a fork of the host program in the
+ *     middle of a spawn leaves nothing locked in its child.
+ *   - All 64 signals are blocked by the raw call (libc's would leave 32 and 33 open): a handler of
+ *     the parent must never run in a child that shares the parent's memory.
+ *   - A child that was killed before exec is a success here; its exit status says what happened.
+ *   - After a reported failure the child is on its way to exit; waiting for it is short, and
+ *     leaves no zombie.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "child.h"
+#include "ladder.h"
+#include "procreactor.h"
+#include "slots.h"
+#include "sys.h"
+
+enum { LAUNCHER_FIXED = 10, LAUNCHER_NUMBER_SIZE = 24, STOP_CHECK_MS = 10 };
+
+/* All memory of one spawn, in one allocation. */
+struct work {
+    const struct pr_request *request;
+    struct pr_result *result;
+    int *ours;
+    int *theirs;          /* per row: the fd that the child is to get */
+    char **candidates;
+    char **argv;
+    char **env;
+    char **launcher_argv;
+    char *launcher_text;
+    struct pr_row *rows;  /* one more than the map has, for the report pipe */
+    struct pr_move *moves;
+    struct pr_range *closes;
+    int *sorted;
+    bool *done;
+};
+
+/* How one attempt goes about it. */
+struct way {
+    bool shares_memory;
+    bool shares_fds;
+    bool uses_launcher;
+    bool enters_cgroup_by_hand;
+    uint32_t features;
+};
+
+static int fail(struct work *work, int stage, long result, int index)
+{
+    work->result->stage = stage;
+    work->result->error = (int)-result;
+    work->result->index = index;
+    return (int)result;
+}
+
+/* --- the request ------------------------------------------------------------------------------ */
+
+/* Point at each string; false when the block does not hold exactly `count` of them. */
+static bool split_strings(const struct pr_strings *strings, char **vector)
+{
+    const char *at = strings->bytes;
+    const char *end = strings->bytes + strings->size;
+    for (uint32_t i = 0; i < strings->count; i++) {
+        const char *nul = at < end ? memchr(at, 0, (size_t)(end - at)) : NULL;
+        if (!nul)
+            return false;
+        vector[i] = (char *)at;
+        at = nul + 1;
+    }
+    vector[strings->count] = NULL;
+    return at == end;
+}
+
+static bool rows_are_sound(const struct pr_request *request)
+{
+    for (uint32_t i = 0; i < request->fd_count; i++) {
+        if (request->child_fds[i] < 0 || request->sources[i] < PR_WE_WRITE)
+            return false;
+        for (uint32_t j = 0; j < i; j++)
+            if (request->child_fds[i] == request->child_fds[j])
+                return false;
+    }
+    return true;
+}
+
+static bool is_sound(const struct pr_request *request)
+{
+    return request->candidates.count > 0 && request->argv.count > 0 && rows_are_sound(request);
+}
+
+/* Hand out `count` items of a block that starts aligned. */
+#define CARVE(block, type, count) \
+    ((type *)(void *)((block) = (char *)((((uintptr_t)(block)) + sizeof(void *) - 1) \
+                                         & ~(sizeof(void *) - 1)), \
+                      (block) += sizeof(type) * (count), (block) - sizeof(type) * (count)))
+
+static char *lay_out(struct work *work)
+{
+    const struct pr_request *request = work->request;
+    size_t rows = (size_t)request->fd_count + 1;
+    size_t strings = (size_t)request->candidates.count + request->argv.count;
+    size_t vectors = strings + request->env.count + 3;
+    bool launches = request->flags & PR_FLAG_IDENTITY && request->launcher;
+    size_t launcher = launches ? strings + request->group_count + LAUNCHER_FIXED + 1 : 0;
+    size_t text = launches ? (request->group_count + LAUNCHER_FIXED) * LAUNCHER_NUMBER_SIZE : 0;
+    size_t size = (vectors + launcher) * sizeof(char *) + text
+                  + rows * (2 * sizeof(int) + sizeof(struct pr_row) + 2 * sizeof(struct pr_move)
+                            + sizeof(bool))
+                  + (rows + 1) * sizeof(struct pr_range) + 16 * sizeof(void *);
+    char *block = malloc(size), *at = block;
+    if (!block)
+        return NULL;
+    work->candidates = CARVE(at, char *, request->candidates.count + 1);
+    work->argv = CARVE(at, char *, request->argv.count + 1);
+    work->env = CARVE(at, char *, request->env.count + 1);
+    work->launcher_argv = CARVE(at, char *, launcher);
+    work->rows = CARVE(at, struct pr_row, rows);
+    work->moves = CARVE(at, struct pr_move, 2 * rows);
+    work->closes = CARVE(at, struct pr_range, rows + 1);
+    work->theirs = CARVE(at, int, rows);
+    work->sorted = CARVE(at, int, rows);
+    work->done = CARVE(at, bool, rows);
+    work->launcher_text = CARVE(at, char, text);
+    return block;
+}
+
+static bool read_request(struct work *work)
+{
+    return split_strings(&work->request->candidates, work->candidates)
+           && split_strings(&work->request->argv, work->argv)
+           && split_strings(&work->request->env, work->env);
+}
+
+/* --- the pipes -------------------------------------------------------------------------------- */
+
+static bool is_pipe(const struct pr_request *request, uint32_t row)
+{
+    return request->sources[row] < 0;
+}
+
+static int open_pipes(struct work *work)
+{
+    const struct pr_request *request = work->request;
+    for (uint32_t i = 0; i < request->fd_count; i++) {
+        if (!is_pipe(request, i)) {
+            work->theirs[i] = request->sources[i];
+            continue;
+        }
+        int ends[2];
+        long result = sys_pipe2(ends, O_CLOEXEC);
+        if (result < 0)
+            return fail(work, PR_STAGE_PIPE, result, (int)i);
+        bool we_read = request->sources[i] == PR_WE_READ;
+        work->ours[i] = we_read ? ends[0] : ends[1];
+        work->theirs[i] = we_read ? ends[1] : ends[0];
+        /* Only our end: the flag belongs to the end, and programs expect blocking stdio. */
+        result = sys_fcntl(work->ours[i], F_SETFL, O_NONBLOCK);
+        if (result < 0)
+            return fail(work, PR_STAGE_PIPE, result, (int)i);
+    }
+    return 0;
+}
+
+static void close_pipes(struct work *work, bool ours_too)
+{
+    const struct pr_request *request = work->request;
+    for (uint32_t i = 0; i < request->fd_count; i++) {
+        if (!is_pipe(request, i) || work->ours[i] < 0)
+            continue;
+        sys_close(work->theirs[i]); /* never again on EINTR: Linux has closed it by then */
+        if (ours_too) {
+            sys_close(work->ours[i]);
+            work->ours[i] = -1;
+        }
+    }
+}
+
+/* --- the way ---------------------------------------------------------------------------------- */
+
+/* The launcher is for a parent that is root through and through.  Exec takes the capabilities of one
+ * that is not (CAP_SETUID without uid 0); such a parent forks. */
+static bool all_ids_are_root(void)
+{
+    uint32_t real = 1, effective = 1, saved = 1;
+    sys_getresuid(&real, &effective, &saved);
+    return real == 0 && effective == 0 && saved == 0;
+}
+
+static struct way choose_way(const struct pr_request *request, bool cgroup_by_hand)
+{
+    struct way way = {.features = pr_ladder_features()};
+    bool vfork = way.features & PR_FEATURE_VFORK;
+    bool changes = request->flags & PR_FLAG_IDENTITY;
+    way.uses_launcher = vfork && changes && request->launcher
+                        && way.features & PR_FEATURE_HELPER && all_ids_are_root();
+    way.shares_memory = vfork && (!changes || way.uses_launcher);
+    if (!way.shares_memory || cgroup_by_hand)
+        way.features &= ~(uint32_t)PR_FEATURE_CLONE3;
+    way.enters_cgroup_by_hand = request->cgroup_fd >= 0 && !(way.features & PR_FEATURE_CLONE3);
+    /* By hand the child needs the cgroup's fd, and opens one, before its table is its own. */
+    way.shares_fds = way.shares_memory && way.features & PR_FEATURE_UNSHARE
+                     && !way.enters_cgroup_by_hand && pr_slots_cut();
+    return way;
+}
+
+static uint32_t mode_of(const struct way *way)
+{
+    uint32_t mode = way->features & (PR_FEATURE_CLONE3 | PR_FEATURE_PIDFD | PR_FEATURE_CLOSE_RANGE);
+    if (way->shares_memory)
+        mode |= PR_FEATURE_VFORK;
+    if (way->shares_fds)
+        mode |= PR_FEATURE_UNSHARE;
+    if (way->uses_launcher)
+        mode |= PR_FEATURE_HELPER;
+    return mode;
+}
+
+/* --- the plan --------------------------------------------------------------------------------- */
+
+/* A row whose source is no longer what it was has been landed in a slot. */
+static void release_slots(const struct work *work, uint32_t rows)
+{
+    for (uint32_t i = 0; i < rows; i++)
+        if (work->rows[i].source != work->theirs[i])
+            pr_slots_release(work->rows[i].source);
+}
+
+/* Bring every source below the cut.  false when there are not enough slots: then do not share. */
+static bool land_sources(struct work *work, uint32_t rows)
+{
+    unsigned cut = pr_slots_cut();
+    for (uint32_t i = 0; i < rows; i++) {
+        if ((unsigned)work->rows[i].source < cut)
+            continue;
+        int slot = pr_slots_land(work->rows[i].source);
+        if (slot < 0) {
+            release_slots(work, rows);
+            for (uint32_t j = 0; j < i; j++)
+                work->rows[j].source = work->theirs[j];
+            return false;
+        }
+        work->rows[i].source = slot;
+    }
+    return true;
+}
+
+/* The report pipe is one more row.  Its target is a number that nobody wants; for the launcher, which
+ * inherits it, it is not close-on-exec. */
+static uint32_t list_rows(struct work *work, const struct way *way, int report_fd)
+{
+    uint32_t rows = work->request->fd_count;
+    for (uint32_t i = 0; i < rows; i++)
+        work->rows[i] = (struct pr_row){work->request->child_fds[i], work->theirs[i], false};
+    if (report_fd < 0)
+        return rows;
+    work->theirs[rows] = report_fd;
+    work->rows[rows] = (struct pr_row){pr_plan_spare(work->rows, rows, 3), report_fd,
+                                       !way->uses_launcher};
+    return rows + 1;
+}
+
+/* launch.c states the order. */
+static void write_launcher_argv(struct work *work, const struct pr_become *become, int report_fd)
+{
+    const struct pr_request *request = work->request;
+    char **at = work->launcher_argv, *text = work->launcher_text;
+    const uint64_t numbers[] = {
+        (uint64_t)report_fd, become->uid, become->gid, (uint64_t)become->death_signal,
+        (uint64_t)become->no_new_privs, (uint64_t)become->parent, become->final_mask,
+        become->group_count, request->candidates.count,
+    };
+    *at++ = "procreactor-launch";
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++, text += LAUNCHER_NUMBER_SIZE) {
+        snprintf(text, LAUNCHER_NUMBER_SIZE, "%llu", (unsigned long long)numbers[i]);
+        *at++ = text;
+    }
+    for (uint32_t i = 0; i < request->group_count; i++, text += LAUNCHER_NUMBER_SIZE) {
+        snprintf(text, LAUNCHER_NUMBER_SIZE, "%u", request->groups[i]);
+        *at++ = text;
+    }
+    for (char **candidate = work->candidates; *candidate; candidate++)
+        *at++ = *candidate;
+    for (char **argument = work->argv; *argument; argument++)
+        *at++ = *argument;
+    *at = NULL;
+}
+
+/* --- clone ------------------------------------------------------------------------------------ */
+
+/* A copy of this process; the child runs on its copy of this very stack. */
+static long clone_copy(const struct way *way, struct pr_child *child, int *pidfd)
+{
+    unsigned long flags = SIGCHLD | (way->features & PR_FEATURE_PIDFD ? CLONE_PIDFD : 0);
+    *pidfd = -1;
+    long pid = sys_clone(flags, NULL, pidfd);
+    if (pid == 0)
+        pr_child_run(child);
+    return pid;
+}
+
+static long clone_child(struct work *work, const struct way *way, struct pr_child *child, int *pidfd)
+{
+    if (!way->shares_memory)
+        return clone_copy(way, child, pidfd);
+    void *stack = pr_stack_take();
+    if (!stack)
+        return -ENOMEM;
+    int cgroup_fd = way->enters_cgroup_by_hand ? -1 : work->request->cgroup_fd;
+    long pid = pr_ladder_clone(way->features, way->shares_fds ? CLONE_FILES : 0, SIGCHLD, cgroup_fd,
+                               stack, pr_child_run, child, pidfd);
+    pr_stack_release(stack);
+    return pid;
+}
+
+static void reap_failed_child(long pid, int pidfd)
+{
+    siginfo_t info;
+    while (sys_waitid(P_PID, (int)pid, &info, WEXITED, NULL) == -EINTR)
+        ;
+    if (pidfd >= 0)
+        sys_close(pidfd);
+}
+
+/* --- the report ------------------------------------------------------------------------------- */
+
+static bool is_stopped(long pid)
+{
+    siginfo_t info = {0};
+    return sys_waitid(P_PID, (int)pid, &info, WSTOPPED | WNOHANG | WNOWAIT, NULL) == 0
+           && info.si_pid != 0;
+}
+
+/* Wait for the end of the report pipe (exec closed it) or for a report.  From the change of identity
+ * on, the target user may signal the child; one that is stopped would keep us waiting for as long as
+ * that user likes, so it is killed. */
+static struct pr_report read_report(int report_fd, long pid, int pidfd)
+{
+    struct pr_report report = {0};
+    for (;;) {
+        struct pollfd polled = {.fd = report_fd, .events = POLLIN};
+        const struct timespec tick = {0, STOP_CHECK_MS * 1000000L};
+        long ready = sys_ppoll(&polled, 1, &tick);
+        if (ready > 0) {
+            long size = sys_read(report_fd, &report, sizeof report);
+            if (size == -EINTR)
+                continue;
+            if (size != sizeof report)
+                report.stage = PR_STAGE_NONE;
+            return report;
+        }
+        if (ready == 0 && is_stopped(pid)) {
+            pr_signal(pidfd, (int)pid, SIGKILL);
+            return (struct pr_report){PR_STAGE_STOPPED, ECANCELED, -1};
+        }
+    }
+}
+
+/* --- one attempt ------------------------------------------------------------------------------ */
+
+static struct pr_become what_to_become(const struct pr_request *request, uint64_t inherited_mask)
+{
+    return (struct pr_become){
+        .uid = request->uid,
+        .gid = request->gid,
+        .groups = request->groups,
+        .group_count = request->group_count,
+        .death_signal = request->death_signal,
+        .no_new_privs = request->flags & PR_FLAG_NO_NEW_PRIVS ? 1 : 0,
+        .parent = (int)sys_getpid(),
+        .final_mask = request->flags & PR_FLAG_SIGMASK ? request->signal_mask : inherited_mask,
+    };
+}
+
+/* Plan, clone, and let go of what only the plan needed.  The pid, or -errno. */
+static long start_child(struct work *work, struct way *way, struct pr_child *child, int report_fd,
+                        int *pidfd)
+{
+    uint32_t rows = list_rows(work, way, report_fd);
+    way->shares_fds = way->shares_fds && land_sources(work, rows);
+    child->cut = way->shares_fds ? pr_slots_cut() : 0;
+    if (way->uses_launcher) {
+        write_launcher_argv(work, &child->become, work->rows[rows - 1].target);
+        child->launcher_argv = work->launcher_argv;
+    } else if (report_fd >= 0) {
+        child->report_row = (int)rows - 1;
+        child->report_fd = work->rows[rows - 1].source;
+    }
+    child->moves = work->moves;
+    child->move_count = pr_plan_moves(work->rows, rows, work->moves, work->done);
+    child->closes = work->closes;
+    child->close_count = pr_plan_closes(work->rows, rows, work->closes, work->sorted);
+
+    long pid = clone_child(work, way, child, pidfd);
+    if (way->shares_fds)
+        release_slots(work, rows);
+    return pid;
+}
+
+static int conclude(struct work *work, long pid, int pidfd, struct pr_report report)
+{
+    if (report.stage != PR_STAGE_NONE) {
+        reap_failed_child(pid, pidfd);
+        return fail(work, report.stage, -report.error, report.index);
+    }
+    work->result->pid = (int)pid;
+    work->result->pidfd = pidfd;
+    return 0;
+}
+
+static int attempt(struct work *work, struct way *way)
+{
+    int report_pipe[2] = {-1, -1};
+    if (!way->shares_memory || way->uses_launcher) {
+        long result = sys_pipe2(report_pipe, O_CLOEXEC);
+        if (result < 0)
+            return fail(work, PR_STAGE_REPORT, result, -1);
+    }
+    uint64_t inherited_mask;
+    pr_signals_block(&inherited_mask);
+    struct pr_child child = {
+        .request = work->request,
+        .candidates = work->candidates,
+        .argv = work->argv,
+        .env = work->env,
+        .enter_cgroup = way->enters_cgroup_by_hand,
+        .may_close_range = !!(way->features & PR_FEATURE_CLOSE_RANGE),
+        .report_row = -1,
+        .report_fd = -1,
+        .become = what_to_become(work->request, inherited_mask),
+        .report = {.index = -1},
+    };
+    int pidfd = -1;
+    long pid = start_child(work, way, &child, report_pipe[1], &pidfd);
+    pr_signals_restore(&inherited_mask);
+
+    if (report_pipe[1] >= 0)
+        sys_close(report_pipe[1]); /* or its end would never be seen */
+    int result;
+    if (pid < 0) {
+        result = fail(work, PR_STAGE_CLONE, pid, -1);
+    } else {
+        struct pr_report report = {child.report.stage, child.report.error, child.report.index};
+        if (report.stage == PR_STAGE_NONE && report_pipe[0] >= 0)
+            report = read_report(report_pipe[0], pid, pidfd);
+        result = conclude(work, pid, pidfd, report);
+    }
+    if (report_pipe[0] >= 0)
+        sys_close(report_pipe[0]);
+    return result;
+}
+
+/* --- down the ladder -------------------------------------------------------------------------- */
+
+/* After a failed attempt: whether another one, without the feature that was refused, makes sense. */
+static bool step_down(const struct work *work, const struct way *way, bool *cgroup_by_hand)
+{
+    long error = -work->result->error;
+    switch (work->result->stage) {
+    case PR_STAGE_CLONE:
+        if (work->request->cgroup_fd >= 0 && !way->enters_cgroup_by_hand && error != -EAGAIN
+            && error != -ENOMEM && error != -EMFILE && error != -ENFILE) {
+            *cgroup_by_hand = true; /* older than 5.7, or a bad cgroup: by hand says which */
+            return true;
+        }
+        if (!pr_ladder_is_refusal(error))
+            return false;
+        if (way->features & PR_FEATURE_CLONE3)
+            pr_ladder_drop(PR_FEATURE_CLONE3);
+        else if (way->shares_memory) /* EINVAL in a time namespace before 6.2, say */
+            pr_ladder_drop(PR_FEATURE_VFORK | PR_FEATURE_UNSHARE);
+        else if (way->features & PR_FEATURE_PIDFD)
+            pr_ladder_drop(PR_FEATURE_PIDFD);
+        else
+            return false;
+        return true;
+    case PR_STAGE_UNSHARE:
+        pr_ladder_drop(PR_FEATURE_UNSHARE);
+        return pr_ladder_is_refusal(error);
+    case PR_STAGE_HELPER:
+        pr_ladder_drop(PR_FEATURE_HELPER);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int attempt_until_settled(struct work *work)
+{
+    bool cgroup_by_hand = false;
+    for (;;) {
+        struct way way = choose_way(work->request, cgroup_by_hand);
+        int result = attempt(work, &way);
+        work->result->mode = mode_of(&way);
+        if (result == 0 || !step_down(work, &way, &cgroup_by_hand))
+            return result;
+    }
+}
+
+/* Where clone does not make a pidfd, the child, which only we reap, still has its pid. */
+static void open_missing_pidfd(struct work *work)
+{
+    if (work->result->pidfd >= 0 || !(pr_ladder_features() & PR_FEATURE_PIDFD))
+        return;
+    long pidfd = sys_pidfd_open(work->result->pid, 0);
+    if (pidfd >= 0)
+        work->result->pidfd = (int)pidfd;
+    else if (pr_ladder_is_refusal(pidfd))
+        pr_ladder_drop(PR_FEATURE_PIDFD);
+}
+
+static int spawn_with_pipes(struct work *work)
+{
+    int result = open_pipes(work);
+    if (result == 0)
+        result = attempt_until_settled(work);
+    close_pipes(work, result < 0);
+    if (result == 0) {
+        open_missing_pidfd(work);
+        work->result->stage = PR_STAGE_NONE; /* a step down may have left its own */
+        work->result->error = 0;
+        work->result->index = -1;
+    }
+    return result;
+}
+
+int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours)
+{
+    struct work work = {.request = request, .result = result, .ours = ours};
+    *result = (struct pr_result){.pid = -1, .pidfd = -1, .index = -1};
+    for (uint32_t i = 0; i < request->fd_count; i++)
+        ours[i] = -1;
+    if (!is_sound(request))
+        return fail(&work, PR_STAGE_REQUEST, -EINVAL, -1);
+    long known = pr_ladder_probe();
+    if (known < 0)
+        return fail(&work, PR_STAGE_CLONE, known, -1);
+    pr_slots_reserve(); /* failing, spawns only cost more */
+    char *block = lay_out(&work);
+    if (!block)
+        return fail(&work, PR_STAGE_MEMORY, -ENOMEM, -1);
+    int code = read_request(&work) ? spawn_with_pipes(&work)
+                                   : fail(&work, PR_STAGE_REQUEST, -EINVAL, -1);
+    free(block);
+    return code;
+}
+
+int pr_reserve(void)
+{
+    return pr_slots_reserve();
+}
+
+uint32_t pr_features(void)
+{
+    return pr_ladder_probe() < 0 ? 0 : pr_ladder_features();
+}

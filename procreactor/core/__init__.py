@@ -1,0 +1,1 @@
+"""Floor 1: the C functions, one Python function each; no policy."""

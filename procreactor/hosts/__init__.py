@@ -1,0 +1,1 @@
+"""Floor 7: life inside other loops."""

@@ -1,0 +1,1 @@
+"""Floor 2: one kernel object per file; no callbacks."""

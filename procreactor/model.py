@@ -1,0 +1,161 @@
+"""The shared vocabulary: what the rooms say to each other, as data.
+
+Imports nothing of the house, so that every floor may know it. Nothing here does anything: a
+request is data, a result is data, and between the two there is one function (house rule 3).
+
+Units are in the names: ``_s`` seconds, ``_bytes`` bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = [
+    "END",
+    "WOULD_BLOCK",
+    "ExitStatus",
+    "Identity",
+    "NoData",
+    "PipeEnd",
+    "Redirect",
+    "ResourceUsage",
+    "RlimitSetting",
+    "SpawnSpec",
+]
+
+
+class NoData(enum.Enum):
+    """Why a non-blocking read or write moved nothing: values, not exceptions."""
+
+    WOULD_BLOCK = "would block"
+    """Nothing now; the kernel will say when."""
+
+    END = "end"
+    """Nothing ever again: end of file for a reader, no reader left for a writer."""
+
+
+WOULD_BLOCK = NoData.WOULD_BLOCK
+END = NoData.END
+
+
+class PipeEnd(enum.IntEnum):
+    """Which end of a new pipe *we* keep. The values are those of procreactor.h."""
+
+    WE_READ = -1
+    """The child writes, we read: ``"r"`` in childFDs."""
+
+    WE_WRITE = -2
+    """We write, the child reads: ``"w"`` in childFDs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """One row of a child's fd table: *child_fd* is what *source* says.
+
+    *source* is an fd of the parent (>= 0), or a `PipeEnd` for a new pipe.
+    """
+
+    child_fd: int
+    source: int
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether a pipe is made for this row, one end of which will be ours."""
+        return self.source < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the child is to be: complete, decided in the parent, applied in order gid, groups, uid."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RlimitSetting:
+    """One resource limit of the child: *resource* is a ``resource.RLIMIT_*`` number."""
+
+    resource: int
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnSpec:
+    """A request to start one child: checked, complete, and free of policy.
+
+    Strings are bytes without NUL, as the kernel takes them.
+    """
+
+    candidates: Sequence[bytes]
+    """Paths to try in this order; more than one only after a PATH search."""
+
+    argv: Sequence[bytes]
+    env: Sequence[bytes]
+    """``KEY=value`` each."""
+
+    redirects: Sequence[Redirect] = ()
+    cwd: bytes | None = None
+    identity: Identity | None = None
+    umask: int | None = None
+    rlimits: Sequence[RlimitSetting] = ()
+    nice: int = 0
+    """Added to the niceness inherited from the spawning thread."""
+
+    new_session: bool = False
+    process_group: int | None = None
+    """None: inherit; 0: a group of its own; n: join group n."""
+
+    controlling_tty_fd: int | None = None
+    """The child fd that becomes the controlling terminal of its new session."""
+
+    parent_death_signal: int = 0
+    no_new_privileges: bool = False
+    cgroup_fd: int = -1
+    signal_mask: frozenset[int] | None = None
+    """The signals blocked in the child; None inherits the spawning thread's mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceUsage:
+    """What the kernel accounted to one reaped child and its own reaped children (getrusage(2))."""
+
+    user_s: float = 0.0
+    system_s: float = 0.0
+    max_rss_bytes: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    block_reads: int = 0
+    block_writes: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How one child ended.
+
+    Exactly one of *code* and *signal* is set; both are None when other code in this process took
+    the status first (it called wait on the pid, or SIGCHLD is ignored) and the kernel, before
+    Linux 6.15, no longer tells.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    core_dumped: bool = False
+    raw: int | None = None
+    """The status word of wait(2), or None when it was lost."""
+
+    usage: ResourceUsage = field(default_factory=ResourceUsage)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the child ended by itself, with code 0."""
+        return self.code == 0
+
+
+Environment = Mapping[bytes, bytes]

@@ -1,0 +1,1 @@
+"""The names of Twisted's ``twisted.protocols`` that process programs use."""

@@ -1,0 +1,1 @@
+"""The names of Twisted's ``twisted.python`` that process programs use."""

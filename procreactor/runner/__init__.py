@@ -1,0 +1,1 @@
+"""The names of Twisted's ``twisted.runner`` that process programs use."""

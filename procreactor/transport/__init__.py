@@ -1,0 +1,1 @@
+"""Floor 4: one child: its pipes, its queues, its life."""
