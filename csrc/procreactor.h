@@ -181,6 +181,12 @@ int pr_signal(int pidfd, int pid, int number);
  * becomes the caller's controlling terminal.  0, or -errno with *stage written. */
 int pr_open_pty(int rows, int columns, int *fds, int *stage);
 
+/* A timerfd on CLOCK_MONOTONIC, readable from its deadline on; owned by the caller.  fd or -errno. */
+int pr_open_timer(void);
+
+/* Set that deadline, in nanoseconds since the clock began; 0 means never.  0 or -errno. */
+int pr_set_timer(int fd, int64_t deadline_ns);
+
 /* Reserve the landing slots for high fds: low fd numbers, kept open for good.  Idempotent; done by
  * the first spawn if not before, but the earlier the lower they lie.  0 or -errno. */
 int pr_reserve(void);

@@ -221,7 +221,10 @@ PR_CALL(setresgid, (uint32_t real, uint32_t effective, uint32_t saved), real, ef
 PR_CALL(setgroups, (size_t count, const uint32_t *groups), count, groups)
 PR_CALL(nanosleep, (const struct timespec *pause), pause, 0)
 
-/* memory and files, parent side */
+PR_CALL(timerfd_create, (int clock, int flags), clock, flags)
+PR_CALL(timerfd_settime, (int fd, int flags, const struct itimerspec *when), fd, flags, when, 0)
+
+/* memory, parent side */
 PR_CALL(mprotect, (void *address, size_t size, int protection), address, size, protection)
 PR_CALL(munmap, (void *address, size_t size), address, size)
 PR_RAW long sys_mmap(size_t size)

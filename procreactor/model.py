@@ -9,8 +9,9 @@ Units are in the names: ``_s`` seconds, ``_bytes`` bytes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 __all__ = [
     "END",
@@ -36,8 +37,8 @@ class NoData(enum.Enum):
     """Nothing ever again: end of file for a reader, no reader left for a writer."""
 
 
-WOULD_BLOCK = NoData.WOULD_BLOCK
-END = NoData.END
+WOULD_BLOCK: Final = NoData.WOULD_BLOCK
+END: Final = NoData.END
 
 
 class PipeEnd(enum.IntEnum):
@@ -157,5 +158,3 @@ class ExitStatus:
         """Whether the child ended by itself, with code 0."""
         return self.code == 0
 
-
-Environment = Mapping[bytes, bytes]

@@ -26,9 +26,11 @@ __all__ = [
     "feature_names",
     "features",
     "open_pty",
+    "open_timer",
     "reap",
     "reserve",
     "send_signal",
+    "set_timer",
     "spawn",
     "stage_text",
     "wait_exit",
@@ -231,6 +233,21 @@ def open_pty(rows: int, columns: int) -> tuple[int, int]:
     if code < 0:
         raise spawn_error(-code, stage_text(stage[0]), "/dev/ptmx")
     return fds[0], fds[1]
+
+
+def open_timer() -> int:
+    """Return a timerfd on the clock of time.monotonic, owned by the caller; OSError (EMFILE)."""
+    fd = lib.pr_open_timer()
+    if fd < 0:
+        raise OSError(-fd, os.strerror(-fd))
+    return fd
+
+
+def set_timer(fd: int, deadline_ns: int) -> None:
+    """Make *fd* readable from *deadline_ns* on, and not before; 0 means never."""
+    code = lib.pr_set_timer(fd, deadline_ns)
+    if code < 0:
+        raise OSError(-code, os.strerror(-code))
 
 
 def reserve() -> None:

@@ -85,7 +85,7 @@ class DelayedCall:
         self._move(self._pending_timer(), self._seconds() + secondsFromNow)
 
     def delay(self, secondsLater: float) -> None:
-        """Make the call *secondsLater* than planned (negative: earlier); raises as `cancel` does."""
+        """Make the call *secondsLater* than planned, or sooner if negative; raises as `cancel`."""
         self._move(self._pending_timer(), self._time + secondsLater)
 
     def _move(self, timer: Timer, time: float) -> None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable, Iterable
-from typing import ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, overload
 
 from procreactor import internet
 from procreactor.internet.defer import Deferred, maybeDeferred
@@ -108,6 +108,16 @@ def deferLater(clock: _TimeSource, delay: float, callable: None = None) -> Defer
 def deferLater(
     clock: _TimeSource,
     delay: float,
+    callable: Callable[_P, Deferred[_T]],
+    *args: _P.args,
+    **kw: _P.kwargs,
+) -> Deferred[_T]: ...
+
+
+@overload
+def deferLater(
+    clock: _TimeSource,
+    delay: float,
     callable: Callable[_P, _T],
     *args: _P.args,
     **kw: _P.kwargs,
@@ -120,15 +130,15 @@ def deferLater(
     callable: Callable[..., object] | None = None,
     *args: object,
     **kw: object,
-) -> Deferred[object]:
+) -> Deferred[Any]:
     """Return a Deferred of what *callable* returns, *delay* seconds from now; of None without it.
 
     Cancelling it cancels the call.
     """
-    deferred: Deferred[object] = Deferred(lambda _: delayed.cancel())
+    deferred: Deferred[Any] = Deferred(lambda _: delayed.cancel())
     if callable is not None:
         deferred.addCallback(lambda _: callable(*args, **kw))
-    delayed = clock.callLater(delay, deferred.callback, None)
+    delayed: _Cancellable = clock.callLater(delay, deferred.callback, None)
     return deferred
 
 
@@ -156,8 +166,8 @@ class LoopingCall:
     _run: Deferred[LoopingCall]
     """What the last `start` returned; it also tells that run from those before."""
 
-    _counted_s: float
-    """Up to when `withCount` has counted the beats."""
+    _counted_s: float | None = None
+    """Up to when `withCount` has counted the beats; None stands for `starttime`."""
 
     def __init__(self, f: Callable[..., object], *a: object, **kw: object) -> None:
         self.f = f
@@ -165,7 +175,7 @@ class LoopingCall:
         self.kw = kw
 
     @classmethod
-    def withCount(cls, countCallable: Callable[[int], object]) -> LoopingCall:
+    def withCount(cls, countCallable: Callable[[int], object]) -> Self:
         """Return a LoopingCall of *countCallable* with the number of beats since its last call.
 
         That is 1, and more when beats were skipped; with interval 0 it is always 1.
@@ -186,13 +196,14 @@ class LoopingCall:
         """
         if self.running:
             raise AssertionError("Tried to start an already running LoopingCall.")
-        if interval < 0:
+        if not interval >= 0:  # NaN is not less than 0 either
             raise ValueError(f"interval must be >= 0, not {interval!r}")
-        run = self._run = Deferred()
-        self.running = True
-        self.interval = interval
         self.starttime = self._time().seconds()
-        self._counted_s = self.starttime - interval if now else self.starttime
+        self.interval = interval
+        self._counted_s = self.starttime - interval if now else None
+        self.running = True
+        run: Deferred[LoopingCall] = Deferred()
+        self._run = run
         if now:
             self()
         else:
@@ -213,11 +224,13 @@ class LoopingCall:
         """
         self._check_running("reset")
         if self._cancel_call():
-            self.starttime = self._counted_s = self._time().seconds()
+            self.starttime = self._time().seconds()
             self._schedule()
 
     def __call__(self) -> None:
         """Make one call, and plan the next one for when it is over."""
+        if self.starttime is None:
+            raise AssertionError("Tried to call a LoopingCall that was never started.")
         self.call = None
         call = maybeDeferred(self.f, *self.a, **self.kw)
         call.addCallback(self._go_on, self._run).addErrback(self._fail, self._run)
@@ -255,20 +268,26 @@ class LoopingCall:
         return interval if abs(wait_s - interval) <= _slack_s(now, interval) else wait_s
 
     def _beats_until(self, when: float) -> int:
-        """Return how many beats after the first one have come until *when*."""
+        """Return how many beats from the first one it is to *when*; the first counts as 0.
+
+        Rounded toward the first: a call shortly before `reset` missed no beat of the new count.
+        """
         start, interval = self._beat()
-        return math.floor((when - start + _slack_s(when, interval)) / interval)
+        beats = (when - start) / interval
+        nearest = round(beats)
+        is_on_it = abs(beats - nearest) * interval <= _slack_s(when, interval)
+        return nearest if is_on_it else math.trunc(beats)
 
     def _count_beats(self) -> int:
         """Return the number of beats since it was last asked for."""
-        last, self._counted_s = self._counted_s, self._time().seconds()
-        if self.interval == 0:
-            return 1
-        return self._beats_until(self._counted_s) - self._beats_until(last)
+        start, interval = self._beat()
+        last = start if self._counted_s is None else self._counted_s
+        now = self._counted_s = self._time().seconds()
+        return 1 if interval == 0 else self._beats_until(now) - self._beats_until(last)
 
     def _beat(self) -> tuple[float, float]:
-        if self.starttime is None or self.interval is None:
-            raise AssertionError("Tried to call a LoopingCall that was never started.")
+        assert self.starttime is not None
+        assert self.interval is not None
         return self.starttime, self.interval
 
     def _time(self) -> _TimeSource:
@@ -285,4 +304,4 @@ class LoopingCall:
 
 def _slack_s(when: float, interval: float) -> float:
     """Return how far from a beat still is on it: far more than rounding, far less than lateness."""
-    return max(interval * 1e-9, 2 * math.ulp(when))
+    return max(interval * 1e-9, 4 * math.ulp(when))

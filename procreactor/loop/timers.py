@@ -160,9 +160,9 @@ class TimerQueue:
             self._push(timer)
 
     def next_deadline(self) -> float | None:
-        """Return the deadline of the first timer of `pending`, or None when nothing is to happen."""
-        for timer in self._due:
-            return timer.deadline_s
+        """Return the deadline of the first timer of `pending`; None when there is none."""
+        if self._due:
+            return next(iter(self._due)).deadline_s
         head = self._head()
         return None if head is None else head.deadline_s
 
@@ -173,6 +173,10 @@ class TimerQueue:
         """
         heap = self._heap
         due = self._due
+        if not due:
+            # A dict keeps the slots of deleted keys, and walks over them: a burst must not tax
+            # every turn that comes after it.
+            due.clear()
         while heap and heap[0][0] <= now_s:
             timer = self._head()
             if timer is None or timer.deadline_s > now_s:

@@ -27,7 +27,7 @@ class LineSplitter:
     *max_length* bounds a line, in bytes without its delimiter; None leaves lines unbounded.
     """
 
-    __slots__ = ("_held", "_overlap", "_seam", "delimiter", "max_length", "too_long")
+    __slots__ = ("_held", "_overlap", "_seam", "delimiter", "max_length", "tail_bytes", "too_long")
 
     def __init__(self, delimiter: bytes = b"\n", max_length: int | None = None) -> None:
         if not isinstance(delimiter, bytes):
@@ -37,10 +37,17 @@ class LineSplitter:
         if max_length is not None and max_length < 0:
             raise ValueError(f"max_length must be None or >= 0, not {max_length}")
         self.delimiter = delimiter
+        """Fixed: to cut otherwise, feed what `take_raw` gives to another splitter."""
+
         self.max_length = max_length
+        """May be changed between chunks."""
+
         self.too_long = False
         """Whether the tail begins with a line above *max_length*; then `feed` only gathers, and
         gives no line until `take_raw` is called."""
+
+        self.tail_bytes = 0
+        """The length of the tail."""
 
         # The tail is _held + _seam. No delimiter can begin in _held any more; one may have begun
         # in _seam, which is therefore split again together with the next chunk.
@@ -52,37 +59,35 @@ class LineSplitter:
         """Return the lines that *data* completes, oldest first; what follows them is the tail."""
         if self.too_long:
             self._held += data
+            self.tail_bytes += len(data)
             return []
-        size_bytes = self.tail_bytes + len(data)
         lines = (self._seam + data).split(self.delimiter)
         rest = lines.pop()
-        if lines and self._held:
-            self._held += lines[0]
-            lines[0] = bytes(self._held)
-            self._held.clear()
-        self._hold(rest)
-        if self.max_length is not None and size_bytes > self.max_length:
-            return self._up_to_too_long(lines, self.max_length)
-        return lines
+        if lines:
+            if self._held:
+                lines[0] = self._take_held() + lines[0]
+            self.tail_bytes = len(rest)
+        else:
+            self.tail_bytes += len(data)
+        self._seam = b""
+        if rest:
+            self._hold(rest)
+        limit = self.max_length
+        return lines if limit is None else self._up_to_too_long(lines, limit, len(data))
 
     @property
     def tail(self) -> bytes:
         """The bytes after the last line that `feed` returned (a copy, made anew for each look)."""
         return bytes(self._held) + self._seam
 
-    @property
-    def tail_bytes(self) -> int:
-        """The length of the tail."""
-        return len(self._held) + len(self._seam)
-
     def take_raw(self, unused: Iterable[bytes] = ()) -> bytes:
         """Return the stream from the first of the *unused* lines on; the tail is empty then.
 
         *unused* are the last lines that `feed` returned, or none of them, delimiters off.
         """
-        raw = self.delimiter.join((*unused, self.tail))
-        self._held.clear()
+        raw = self.delimiter.join((*unused, self._take_held() + self._seam))
         self._seam = b""
+        self.tail_bytes = 0
         self.too_long = False
         return raw
 
@@ -91,16 +96,24 @@ class LineSplitter:
         self._held += rest[:cut]
         self._seam = rest[cut:]
 
-    def _up_to_too_long(self, lines: list[bytes], max_length: int) -> list[bytes]:
+    def _take_held(self) -> bytes:
+        held = bytes(self._held)
+        self._held.clear()
+        return held
+
+    def _up_to_too_long(self, lines: list[bytes], limit: int, chunk_bytes: int) -> list[bytes]:
         """Return the lines before the first that is too long; that one and all after are tail."""
+        # Only the first line, which an earlier chunk may have begun, can be longer than its chunk.
+        suspects = lines if chunk_bytes > limit else lines[:1]
         late: list[bytes] = []
-        if max(map(len, lines), default=0) > max_length:
-            first = next(i for i, line in enumerate(lines) if len(line) > max_length)
+        if max(map(len, suspects), default=0) > limit:
+            first = next(i for i, line in enumerate(lines) if len(line) > limit)
             lines, late = lines[:first], lines[first:]
-        elif self.tail_bytes < max_length + len(self.delimiter):
+        elif self.tail_bytes < limit + len(self.delimiter):
             # Short enough, or perhaps: the end of the tail may be the beginning of a delimiter.
             return lines
         raw = self.take_raw(late)
         self._held += raw
+        self.tail_bytes = len(raw)
         self.too_long = True
         return lines

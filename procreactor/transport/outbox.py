@@ -9,9 +9,9 @@ The rules of the room:
   more than the copy: a million one-byte writes become sixteen buffers, not a million.
 * Each operation is amortised O(1) in the number of writes, and a peek costs what it shows.
 
-The order of the stream is ``_ready``, then ``_small``. Small writes are joined and become ready when
-they fill a block, when a large write follows, or when a peek finds little else to show. Not at every
-peek: an owner that peeks after each write to a full pipe would seal them one by one.
+The order of the stream is ``_ready``, then ``_small``. Small writes are joined and become ready
+when they fill a block, when a large write follows, or when a peek finds little else to show. Not at
+every peek: an owner that peeks after each write to a full pipe would seal them one by one.
 """
 
 from __future__ import annotations

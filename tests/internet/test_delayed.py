@@ -87,7 +87,7 @@ class Theirs:
         self.clock.rightNow = 100.0
 
     def later(self, delay: float, func: Callable[..., object], *a: object, **kw: object) -> Call:
-        call: Call = self.clock.callLater(delay, func, *a, **kw)  # type: ignore[assignment]
+        call: Call = self.clock.callLater(delay, func, *a, **kw)
         return call
 
     def advance(self, amount: float) -> None:

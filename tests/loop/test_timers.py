@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 from bisect import insort
 
 import pytest
@@ -271,6 +272,15 @@ def test_a_cancelled_timer_lets_its_callback_and_arguments_go() -> None:
     assert not timer.args
     assert not timer.kwargs
     timer.callback(*timer.args, **timer.kwargs)
+
+
+def test_a_burst_of_timers_does_not_tax_the_turns_after_it() -> None:
+    queue = TimerQueue()
+    for _ in range(20_000):
+        queue.add(1.0, nothing)
+    fire_all(queue, 1.0)
+    queue.pop_due(1.0)
+    assert sys.getsizeof(queue._due) == sys.getsizeof({})
 
 
 def test_infinity_means_never_and_nan_is_refused() -> None:

@@ -1,0 +1,10 @@
+"""``import procreactor.internet.reactor`` gives the reactor too: this module replaces itself by it."""
+
+from __future__ import annotations
+
+import sys
+
+from procreactor.internet import epollreactor
+
+del sys.modules[__name__]
+epollreactor.install()

@@ -1,0 +1,181 @@
+"""One child of this process, from its start to its reaping.
+
+Facts:
+
+- A pidfd polls readable when the child has ended, in any thread, with no SIGCHLD handler anywhere;
+  a signal through it can never reach a stranger that was given the same number.
+- A traced zombie polls readable too, and is not to be had yet: `try_reap` returns None and the fd
+  stays readable. The watcher must step back for a while, or it spins.
+- Where there are no pidfds (Linux before 5.4, some sandboxes, PROCREACTOR_DISABLE=pidfd), a thread
+  sleeps in waitid(WNOWAIT) for each child and makes an eventfd readable: dear, but with the same
+  shape as a pidfd. There a signal goes to the number, which is ours until we reap it.
+- PROCREACTOR_DISABLE (clone3, pidfd, unshare, close_range, vfork, helper; commas) is read at the
+  first spawn, like all that is learnt about the kernel.
+- os.fork in the host program: parent and child then share one idea of whose children these are.
+  A child that this process did not start answers ChildProcessError and touches nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+
+from procreactor.core import binding
+from procreactor.errors import SpawnError
+from procreactor.model import ExitStatus, SpawnSpec
+
+__all__ = ["Child", "in_use"]
+
+
+class _Ladder:
+    """Applies PROCREACTOR_DISABLE once, at the first spawn."""
+
+    applied = False
+
+    @classmethod
+    def apply(cls) -> None:
+        if not cls.applied:
+            names = os.environ.get("PROCREACTOR_DISABLE", "")
+            binding.disable([name.strip() for name in names.split(",") if name.strip()])
+            cls.applied = True
+
+
+def in_use() -> frozenset[str]:
+    """Return the kernel features in use; asks the kernel if no spawn has yet."""
+    _Ladder.apply()
+    return binding.features()
+
+
+class Child:
+    """A child, and the fds through which the kernel speaks of it.
+
+    ``start`` makes it, ``abandon`` undoes that, ``try_reap`` ends it; between, ``exit_fd`` is to be
+    watched for reading. ``pid`` is a number with a meaning only until the reaping.
+    """
+
+    __slots__ = ("_call", "_exit_fd", "_owner", "mode", "ours", "pid", "pidfd")
+
+    def __init__(self, spec: SpawnSpec) -> None:
+        self._call = binding.SpawnCall(len(spec.redirects))
+        self._exit_fd = -1
+        self._owner = os.getpid()
+        self.pid = -1
+        self.pidfd = -1
+        self.ours: list[int] = []
+        self.mode: frozenset[str] = frozenset()
+
+    def start(self, spec: SpawnSpec) -> None:
+        """Run the program of *spec*; pid, pidfd and ours are set, and ours belong to the caller.
+
+        Raises SpawnError with nothing left open. When any other exception passes through (a
+        KeyboardInterrupt between two lines), call `abandon`.
+        """
+        _Ladder.apply()
+        try:
+            binding.spawn(spec, self._call)
+        except SpawnError as error:
+            _explain(error, spec)
+            raise
+        self.ours = self._call.ours
+        self.mode = self._call.mode
+        self.pid = self._call.pid
+        self.pidfd = self._call.pidfd
+        self._exit_fd = self.pidfd if self.pidfd >= 0 else _watch_by_thread(self.pid)
+
+    def abandon(self) -> None:
+        """Kill and reap what `start` may have made, and close all fds, as if it had not been.
+
+        For a spawn that was interrupted before anyone else knew of the child.
+        """
+        if self._call.pid < 0:
+            return
+        for fd in self._call.ours:
+            if fd >= 0:
+                os.close(fd)
+        self.pid, self.pidfd = self._call.pid, self._call.pidfd
+        try:
+            binding.send_signal(self.pidfd, self.pid, signal.SIGKILL)
+        except OSError:
+            pass  # gone by itself
+        binding.wait_exit(self.pid)
+        self.try_reap()
+
+    @property
+    def exit_fd(self) -> int:
+        """The fd that is readable once the child has ended; -1 after the reaping."""
+        return self._exit_fd
+
+    def try_reap(self) -> ExitStatus | None:
+        """Return how the child ended, or None while it has not; then its fds are closed."""
+        self._check_owner()
+        status = binding.reap(self.pidfd, self.pid)
+        if status is not None:
+            self.close()
+            self.pid = -1
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send signal *number*; ProcessLookupError once the child is reaped, OSError (EINVAL)."""
+        self._check_owner()
+        if self.pid < 0:
+            raise ProcessLookupError(errno.ESRCH, "the child has been reaped")
+        binding.send_signal(self.pidfd, self.pid, number)
+
+    def close(self) -> None:
+        """Let go of the child's fds. The child itself runs on, unwatched; idempotent."""
+        for fd in {self.pidfd, self._exit_fd}:
+            if fd >= 0:
+                os.close(fd)
+        self.pidfd = self._exit_fd = -1
+
+    def __del__(self) -> None:
+        if self._exit_fd >= 0 and self._owner == os.getpid():
+            self.close()
+
+    def _check_owner(self) -> None:
+        if self._owner != os.getpid():
+            raise ChildProcessError(
+                errno.ECHILD, f"pid {self.pid} is a child of process {self._owner}, not of this one"
+            )
+
+
+_HINTS = {
+    errno.EAGAIN: "a limit on processes is reached (ulimit -u, or pids.max of the cgroup)",
+    errno.EMFILE: "this process has as many open files as it may (ulimit -n)",
+    errno.ENFILE: "the system has as many open files as it may (fs.file-max)",
+    errno.ENOEXEC: "the file has no #! line and is no program for this machine",
+    errno.E2BIG: "the arguments and environment together, or one of them alone, are too long",
+    errno.ETXTBSY: "some process has the file open for writing",
+}
+
+
+def _explain(error: SpawnError, spec: SpawnSpec) -> None:
+    """Add to *error* what the user can do about it, as far as the errno alone does not say."""
+    number = error.errno or 0
+    if error.stage == "exec" and number in (errno.ENOENT, errno.ENOTDIR):
+        if len(spec.candidates) > 1:
+            error.filename = os.path.basename(os.fsdecode(spec.candidates[0]))
+            error.hint = "it is in no directory of PATH"
+        elif os.path.exists(os.path.join(spec.cwd or b"", spec.candidates[0])):
+            error.hint = "the file is there; its interpreter (the #! line) or loader is not"
+    elif not error.hint:
+        error.hint = _HINTS.get(number, "")
+
+
+def _watch_by_thread(pid: int) -> int:
+    """Return an eventfd that is readable once *pid* has ended; the caller closes it."""
+    fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    # The thread writes to a copy of its own: by then the caller may have closed the first, and the
+    # number may belong to another file.
+    theirs = os.dup(fd)
+
+    def wait() -> None:
+        binding.wait_exit(pid)
+        os.eventfd_write(theirs, 1)
+        os.close(theirs)
+
+    # A daemon: an interpreter that exits does not wait for its children.
+    threading.Thread(target=wait, name=f"procreactor-wait-{pid}", daemon=True).start()
+    return fd

@@ -1,0 +1,26 @@
+"""Pseudo terminals: the pair of fds, and nothing of termios.
+
+Facts: csrc/pty.c. The slave has the kernel's default modes (echo on, ONLCR), which is what Twisted's
+children see; 0 rows and columns mean "unknown" to programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from procreactor.core import binding
+
+__all__ = ["PtyPair", "open_pty"]
+
+
+@dataclass(frozen=True, slots=True)
+class PtyPair:
+    """Two open fds: *master* (non-blocking) is ours, *slave* (blocking) is the child's."""
+
+    master: int
+    slave: int
+
+
+def open_pty(rows: int = 0, columns: int = 0) -> PtyPair:
+    """Return a new pair, both ends owned by the caller; SpawnError (ENOSPC, EMFILE, ENOENT)."""
+    return PtyPair(*binding.open_pty(rows, columns))

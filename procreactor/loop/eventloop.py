@@ -1,0 +1,210 @@
+"""The engine: which fd is ready, what time it is, who is to be told.
+
+Knows fds and clocks, never a process. One loop belongs to the thread that runs it; only
+`call_soon_threadsafe` and `wake` may be called from elsewhere (and from signal handlers). Several
+loops in several threads share nothing.
+
+One turn (`run_once`): calls that were asked for before the turn, timers that are due, fds that are
+ready.
+
+The nasty case: an early callback of a turn closes fd 7 and opens another fd 7, for which a later
+event of the same turn was not meant. So all events of a turn are resolved to their `Watch` first,
+and each watch is asked whether it is still active before it is told. Together with the rule that
+an fd leaves the poller before it is closed (kernel/poller.py) no event can reach a stranger.
+
+A callback that raises an Exception is logged, and the loop lives. What is no Exception
+(KeyboardInterrupt, SystemExit) leaves the turn, and nothing is lost by it: fds are level-triggered
+and are reported again, calls and timers stay queued until each is claimed.
+
+Hosted by another loop: `fileno` is the epoll fd, which is readable while there is something to do
+(epoll nests); the host then calls ``run_once(0)``. From the first `fileno` on, a timerfd in the same
+set stands for the timers, and the wake-up pipe for calls.
+
+Waiting is rounded up to milliseconds by epoll_wait; a timer is never early.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from procreactor.core import binding
+from procreactor.errors import report_callback_error
+from procreactor.kernel.poller import READ, Poller
+from procreactor.kernel.timerfd import TimerFd
+from procreactor.kernel.wakeup import Wakeup
+from procreactor.loop.timers import Timer, TimerQueue
+
+__all__ = ["EventLoop", "Watch"]
+
+Callback = Callable[..., object]
+
+
+class Watch:
+    """One fd and who is told, with the events, when it is ready. Made by `EventLoop.watch`."""
+
+    __slots__ = ("active", "events", "fd", "on_ready")
+
+    def __init__(self, fd: int, on_ready: Callable[[int], object], events: int) -> None:
+        self.fd = fd
+        self.on_ready = on_ready
+        self.events = events
+        self.active = True
+
+
+class EventLoop:
+    """Readiness and time for one thread."""
+
+    def __init__(self) -> None:
+        binding.reserve()  # before the program's own fds take the low numbers
+        self._poller = Poller()
+        self._wakeup = Wakeup()
+        self._watches: dict[int, Watch] = {}
+        self._soon: deque[tuple[Callback, tuple[object, ...]]] = deque()
+        self._timer_fd: TimerFd | None = None
+        self.timers = TimerQueue()
+        self._wakeup_watch = self.watch(self._wakeup.fileno(), self._on_wakeup, READ)
+
+    # -- fds ------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, on_ready: Callable[[int], object], events: int) -> Watch:
+        """Tell *on_ready* the events whenever *fd* is ready for *events*, until `unwatch`.
+
+        Hang-up and error are told too. FileExistsError when *fd* is watched already.
+        """
+        self._poller.add(fd, events)
+        watch = self._watches[fd] = Watch(fd, on_ready, events)
+        return watch
+
+    def rewatch(self, watch: Watch, events: int) -> None:
+        """Watch for *events* from now on; nothing when they are what they were."""
+        if watch.active and events != watch.events:
+            self._poller.change(watch.fd, events)
+            watch.events = events
+
+    def unwatch(self, watch: Watch) -> None:
+        """Never tell *watch* again; to be called before its fd is closed. Idempotent."""
+        if watch.active:
+            watch.active = False
+            del self._watches[watch.fd]
+            self._poller.remove(watch.fd)
+
+    # -- calls ----------------------------------------------------------------------------------
+
+    def call_soon(self, callback: Callback, *args: object) -> None:
+        """Call *callback* in the next turn, in order; for the loop's own thread."""
+        self._soon.append((callback, args))
+        if self._timer_fd is not None:
+            self._wakeup.wake()  # the host must see that there is something to do
+
+    def call_soon_threadsafe(self, callback: Callback, *args: object) -> None:
+        """Call *callback* in the next turn, and wake the loop; from any thread or signal handler."""
+        self._soon.append((callback, args))
+        self._wakeup.wake()  # in the loop's own thread too: a handler may run out of the wait
+
+    def call_later(self, delay_s: float, callback: Callback, *args: object) -> Timer:
+        """Call *callback* after *delay_s* seconds, unless the timer is cancelled before."""
+        timer = self.timers.add(time.monotonic() + delay_s, callback, args)
+        self.on_timers_changed()
+        return timer
+
+    def on_timers_changed(self) -> None:
+        """Take notice that `timers` was changed from outside; only a hosted loop has to act."""
+        if self._timer_fd is not None:
+            self._timer_fd.set(self.timers.next_deadline())
+
+    # -- turns ----------------------------------------------------------------------------------
+
+    def run_once(self, timeout_s: float | None = None) -> None:
+        """Run one turn, waiting at most *timeout_s* for something to do; None waits for ever."""
+        if self._soon:
+            self._run_calls()
+        if self.timers:
+            self._run_timers()
+        for watch, events in self._ready(self._wait_s(timeout_s)):
+            if watch.active:
+                try:
+                    watch.on_ready(events)
+                except Exception:
+                    report_callback_error(_name(watch.on_ready))
+
+    def _ready(self, wait_s: float) -> list[tuple[Watch, int]]:
+        ready = []
+        for fd, events in self._poller.wait(wait_s):
+            watch = self._watches.get(fd)
+            if watch is not None:
+                ready.append((watch, events))
+            else:
+                self._poller.remove(fd)  # its owner closed and reopened it behind our back
+        return ready
+
+    def _wait_s(self, timeout_s: float | None) -> float:
+        if self._soon:
+            return 0
+        wait_s = -1.0 if timeout_s is None else max(0.0, timeout_s)
+        deadline_s = self.timers.next_deadline()
+        if deadline_s is None:
+            return wait_s
+        until_s = max(0.0, deadline_s - time.monotonic())
+        return until_s if wait_s < 0 else min(wait_s, until_s)
+
+    def _run_calls(self) -> None:
+        # Only those of before: a call that asks for another must not keep the loop from its fds.
+        for _ in range(len(self._soon)):
+            callback, args = self._soon.popleft()
+            try:
+                callback(*args)
+            except Exception:
+                report_callback_error(_name(callback))
+
+    def _run_timers(self) -> None:
+        for timer in self.timers.pop_due(time.monotonic()):
+            if self.timers.claim(timer):
+                try:
+                    timer.callback(*timer.args, **timer.kwargs)
+                except Exception:
+                    report_callback_error(_name(timer.callback))
+        self.on_timers_changed()
+
+    # -- waking and hosting ---------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """End a wait that is going on, or the next one; from any thread or signal handler."""
+        self._wakeup.wake()
+
+    @property
+    def signal_fd(self) -> int:
+        """The fd for `signal.set_wakeup_fd`, so that a signal ends a wait in any case."""
+        return self._wakeup.write_fd
+
+    def fileno(self) -> int:
+        """Return the fd that is readable while `run_once(0)` has something to do."""
+        if self._timer_fd is None:
+            self._timer_fd = TimerFd()
+            self.watch(self._timer_fd.fileno(), self._on_timer_fd, READ)
+            self.on_timers_changed()
+            if self._soon:
+                self._wakeup.wake()
+        return self._poller.fileno()
+
+    def _on_wakeup(self, events: int) -> None:
+        self._wakeup.drain()
+
+    def _on_timer_fd(self, events: int) -> None:
+        # The turn that waited for it found no timer due yet when it began; this one will.
+        self._run_timers()
+
+    def close(self) -> None:
+        """Close the loop's own fds. The fds of others are only let go."""
+        for watch in list(self._watches.values()):
+            self.unwatch(watch)
+        if self._timer_fd is not None:
+            self._timer_fd.close()
+            self._timer_fd = None
+        self._wakeup.close()
+        self._poller.close()
+
+
+def _name(callback: Callback) -> str:
+    return getattr(callback, "__qualname__", None) or repr(callback)

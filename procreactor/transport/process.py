@@ -1,0 +1,297 @@
+"""One child of the loop: its pipes, its queue, its end. Knows no name of Twisted's.
+
+How the parts meet (house.md, section 4):
+
+- `start` asks the kernel once. Until that has succeeded nothing is watched; when anything at all
+  goes wrong on the way, one place undoes it.
+- Data goes from the reader straight to the observer; this object is not in that path.
+- What ends (a pipe, the child) becomes an event of lifecycle.py, and its actions are told to the
+  observer in their order. Nothing of this happens inside a call of the user's: closes are carried
+  out in a later turn.
+- The exit is noticed through the pidfd. One that polls readable while the child is not to be had
+  (a traced zombie) is looked at again a little later, or the loop would spin.
+
+fds: ``ours`` are opened by the start and closed here, in one place, `_end_pipe`. A terminal's slave is
+the child's and closed after the start; the fds of the user (redirects >= 0) are never touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import Protocol
+
+from procreactor.kernel.children import Child
+from procreactor.kernel.poller import READ
+from procreactor.kernel.ptys import PtyPair
+from procreactor.loop.eventloop import EventLoop, Watch
+from procreactor.loop.sharing import SharedFd
+from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
+from procreactor.transport import lifecycle
+from procreactor.transport.lifecycle import Action, Event
+from procreactor.transport.outbox import BytesLike
+from procreactor.transport.reader import StreamReader
+from procreactor.transport.writer import StreamWriter
+
+__all__ = ["ChildProcess", "Observer", "TerminalChild"]
+
+_LOOK_AGAIN_S = 0.02
+
+
+class Observer(Protocol):
+    """Who is told of one child. Exceptions are the observer's own affair: it lets none out."""
+
+    def on_data(self, child_fd: int, data: bytes) -> None:
+        """The child wrote *data* (never empty) to *child_fd*."""
+
+    def on_pipe_lost(self, child_fd: int) -> None:
+        """Our end of *child_fd* is closed: by us, or because the child's side is."""
+
+    def on_exit(self, status: ExitStatus) -> None:
+        """The child has been reaped. Pipes may still be open, and data may still come."""
+
+    def on_end(self, status: ExitStatus) -> None:
+        """The child is reaped and all pipes are closed. Nothing is told after this."""
+
+
+class _Life:
+    """What children on pipes and children on a terminal share: a start, an exit, an end."""
+
+    def __init__(self, loop: EventLoop, observer: Observer) -> None:
+        self._loop = loop
+        self._observer = observer
+        self._child: Child | None = None
+        self._exit_watch: Watch | None = None
+        self._state = lifecycle.State.RUNNING
+        self.status: ExitStatus | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's number, or None once it is reaped."""
+        return self._child.pid if self._child and self._child.pid >= 0 else None
+
+    @property
+    def pidfd(self) -> int | None:
+        """The child's pidfd, which stays ours; None once it is reaped, and where there are none."""
+        return self._child.pidfd if self._child and self._child.pidfd >= 0 else None
+
+    @property
+    def mode(self) -> frozenset[str]:
+        """The kernel features that the start used."""
+        return self._child.mode if self._child else frozenset()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end has been told, or is being told."""
+        return self._state is lifecycle.State.ENDED
+
+    def send_signal(self, number: int) -> None:
+        """Signal the child; ProcessLookupError once it is reaped, OSError (EINVAL, EPERM)."""
+        if self._child is None:
+            raise ProcessLookupError("the child has not been started")
+        self._child.send_signal(number)
+
+    def _watch_exit(self, child: Child) -> None:
+        self._exit_watch = self._loop.watch(child.exit_fd, self._on_exit_ready, READ)
+
+    def _unwatch_exit(self) -> None:
+        if self._exit_watch is not None:
+            self._loop.unwatch(self._exit_watch)
+            self._exit_watch = None
+
+    def _on_exit_ready(self, events: int) -> None:
+        child = self._child
+        if child is None or child.pid < 0:
+            return
+        # Out of the poller first: the reaping closes the fd.
+        self._unwatch_exit()
+        status = child.try_reap()
+        if status is None:
+            self._loop.call_later(_LOOK_AGAIN_S, self._watch_exit_again)
+            return
+        self.status = status
+        self._step(Event.REAPED)
+
+    def _watch_exit_again(self) -> None:
+        if self._child is not None and self._child.pid >= 0 and self._exit_watch is None:
+            self._watch_exit(self._child)
+
+    def _step(self, event: Event, child_fd: int = -1) -> None:
+        self._state, actions = lifecycle.step(self._state, event)
+        for action in actions:
+            if action is Action.TELL_PIPE:
+                self._observer.on_pipe_lost(child_fd)
+            elif action is Action.TELL_EXIT:
+                self._observer.on_exit(self.status or ExitStatus())
+            else:
+                self._observer.on_end(self.status or ExitStatus())
+
+
+class ChildProcess(_Life):
+    """A child on pipes."""
+
+    def __init__(self, loop: EventLoop, observer: Observer) -> None:
+        super().__init__(loop, observer)
+        self.pipes: dict[int, StreamReader | StreamWriter] = {}
+        """Our ends that are open, by child fd."""
+
+    def start(self, spec: SpawnSpec) -> None:
+        """Run the program of *spec*: pid is set and all pipes are watched.
+
+        SpawnError, or any other exception, leaves no child, no fd and nothing watched.
+        """
+        child = Child(spec)
+        try:
+            child.start(spec)
+            self._adopt(child, spec.redirects)
+        except BaseException:
+            self._disown()
+            child.abandon()
+            raise
+
+    def _adopt(self, child: Child, redirects: Iterable[Redirect]) -> None:
+        for redirect, fd in zip(redirects, child.ours, strict=True):
+            if redirect.source == PipeEnd.WE_READ:
+                self.pipes[redirect.child_fd] = StreamReader(
+                    self._loop, fd, redirect.child_fd, self._observer.on_data, self._end_pipe
+                )
+            elif redirect.source == PipeEnd.WE_WRITE:
+                self.pipes[redirect.child_fd] = StreamWriter(
+                    self._loop, fd, redirect.child_fd, self._end_pipe
+                )
+        self._watch_exit(child)
+        self._state = lifecycle.start(len(self.pipes))
+        self._child = child
+
+    def _disown(self) -> None:
+        """Watch nothing; the fds are closed by the child's `abandon`."""
+        self._unwatch_exit()
+        for pipe in self.pipes.values():
+            pipe.stop()
+        self.pipes.clear()
+        self._child = None
+
+    def writer(self, child_fd: int) -> StreamWriter | None:
+        """Return the open stream into *child_fd*, or None."""
+        pipe = self.pipes.get(child_fd)
+        return pipe if isinstance(pipe, StreamWriter) else None
+
+    def write(self, child_fd: int, data: BytesLike) -> None:
+        """Send *data* to *child_fd*; KeyError when that is not open, or not ours to write to."""
+        writer = self.writer(child_fd)
+        if writer is None:
+            raise KeyError(f"child fd {child_fd} is not an open pipe into the child")
+        writer.write(data)
+
+    def close_pipe(self, child_fd: int) -> None:
+        """Close our end of *child_fd* in a later turn; nothing when it is not open.
+
+        A pipe into the child is flushed first; from one out of it nothing more is told, and what
+        was not read is lost.
+        """
+        pipe = self.pipes.get(child_fd)
+        if isinstance(pipe, StreamWriter):
+            pipe.close_when_flushed()
+        elif pipe is not None and not pipe.finished:
+            pipe.stop()
+            self._loop.call_soon(self._end_pipe, child_fd)
+
+    def pause_reading(self) -> None:
+        """Tell no data until `resume_reading`; the child blocks when its pipes are full."""
+        for pipe in self.pipes.values():
+            if isinstance(pipe, StreamReader):
+                pipe.pause()
+
+    def resume_reading(self) -> None:
+        """Go on after `pause_reading`."""
+        for pipe in self.pipes.values():
+            if isinstance(pipe, StreamReader):
+                pipe.resume()
+
+    def let_go(self) -> None:
+        """Close all pipes at once, telling so, and watch the child no longer. It is not signalled."""
+        self._unwatch_exit()
+        for child_fd in list(self.pipes):
+            self._end_pipe(child_fd)
+
+    def _end_pipe(self, child_fd: int) -> None:
+        pipe = self.pipes.pop(child_fd, None)
+        if pipe is None:
+            return
+        pipe.stop()
+        os.close(pipe.fileno())
+        self._step(Event.PIPE_CLOSED if self.pipes else Event.LAST_PIPE_CLOSED, child_fd)
+
+
+class TerminalChild(_Life):
+    """A child on a pseudo terminal: one stream both ways, told as child fd 1."""
+
+    CHILD_FD = 1
+
+    def __init__(self, loop: EventLoop, observer: Observer) -> None:
+        super().__init__(loop, observer)
+        self.reader: StreamReader | None = None
+        self.writer: StreamWriter | None = None
+        self._master = -1
+
+    def start(self, spec: SpawnSpec, pty: PtyPair) -> None:
+        """Run the program of *spec* on *pty*, which is taken over on success only.
+
+        The child leads a new session with the terminal as its own, on fds 0, 1 and 2. Raises as
+        `ChildProcess.start` does; then both fds of *pty* are still the caller's.
+        """
+        spec = dataclasses.replace(
+            spec,
+            redirects=[Redirect(child_fd, pty.slave) for child_fd in (0, 1, 2)],
+            new_session=True,
+            controlling_tty_fd=0,
+        )
+        child = Child(spec)
+        try:
+            child.start(spec)
+            os.set_blocking(pty.master, False)
+            self._adopt(child, pty.master)
+        except BaseException:
+            self._disown()
+            child.abandon()
+            raise
+        self._master = pty.master
+        os.close(pty.slave)
+
+    def _adopt(self, child: Child, master: int) -> None:
+        shared = SharedFd(self._loop, master)
+        self.reader = StreamReader(
+            shared, master, self.CHILD_FD, self._observer.on_data, self._end_stream
+        )
+        self.writer = StreamWriter(shared, master, self.CHILD_FD, self._end_stream)
+        self._watch_exit(child)
+        self._state = lifecycle.start(1)
+        self._child = child
+
+    def _disown(self) -> None:
+        self._unwatch_exit()
+        for side in (self.reader, self.writer):
+            if side is not None:
+                side.stop()
+        self.reader = self.writer = self._child = None
+
+    def close(self) -> None:
+        """Hang up in a later turn, once all that is queued has been written."""
+        if self.writer is not None:
+            self.writer.close_when_flushed()
+
+    def let_go(self) -> None:
+        """Hang up at once and watch the child no longer; a child that minds gets SIGHUP for it."""
+        self._unwatch_exit()
+        self._end_stream(self.CHILD_FD)
+
+    def _end_stream(self, child_fd: int) -> None:
+        if self._master < 0:
+            return
+        for side in (self.reader, self.writer):
+            if side is not None:
+                side.stop()
+        os.close(self._master)
+        self._master = -1
+        self._step(Event.LAST_PIPE_CLOSED, child_fd)

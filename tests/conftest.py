@@ -1,0 +1,69 @@
+"""What holds for every test: it leaves the process as it found it.
+
+The landing slots (csrc/slots.c) and whatever the first spawn learns are made before the first test,
+because they stay for good by design.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from procreactor.core import binding
+from procreactor.kernel import children
+
+
+def open_fds() -> dict[int, str]:
+    """Every open fd with what it refers to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass  # the directory itself, or closed by a thread that is just ending
+    return found
+
+
+def child_pids() -> set[int]:
+    """Every child of this process, zombies included."""
+    pids: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            pids.update(int(pid) for pid in (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # a thread that is just ending
+    return pids
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_up() -> None:
+    children.in_use()
+    binding.reserve()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fail a test that leaves an fd, a child, a zombie or a thread."""
+    gc.collect()
+    fds, pids, threads = open_fds(), child_pids(), set(threading.enumerate())
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(5)
+    gc.collect()
+    left_pids = child_pids() - pids
+    for pid in left_pids:  # do not let one test's children fail the next one too
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    left_fds = {fd: what for fd, what in open_fds().items() if fds.get(fd) != what}
+    left_threads = set(threading.enumerate()) - threads
+    assert not left_pids, f"children left: {left_pids}"
+    assert not left_fds, f"fds left: {left_fds}"
+    assert not left_threads, f"threads left: {left_threads}"
+    assert set(open_fds()) >= set(fds), "fds closed that were not the test's"

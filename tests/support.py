@@ -1,0 +1,95 @@
+"""Helpers for tests with real children and real reactors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from procreactor.internet.epollreactor import EPollReactor
+from procreactor.internet.protocol import ProcessProtocol
+
+DEADLINE_S = 30
+"""How long a condition may take before the test fails; nothing waits for it when all is well."""
+
+PYTHON = sys.executable
+
+
+class Recorder(ProcessProtocol):
+    """Writes down every call, in order; stops its reactor at the end."""
+
+    def __init__(self, reactor: Any = None) -> None:
+        self.reactor = reactor
+        self.calls: list[tuple[Any, ...]] = []
+        self.data: dict[int, bytes] = {}
+        self.reason: Any = None
+        self.ended = False
+
+    def connectionMade(self) -> None:
+        self.calls.append(("connectionMade",))
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self.calls.append(("childDataReceived", childFD, data))
+        self.data[childFD] = self.data.get(childFD, b"") + data
+
+    def childConnectionLost(self, childFD: int) -> None:
+        self.calls.append(("childConnectionLost", childFD))
+
+    def processExited(self, reason: Any) -> None:
+        self.calls.append(("processExited", reason.value))
+
+    def processEnded(self, reason: Any) -> None:
+        self.calls.append(("processEnded", reason.value))
+        self.reason = reason
+        self.ended = True
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the calls, in order."""
+        return [call[0] for call in self.calls]
+
+    @property
+    def out(self) -> bytes:
+        """All that came from the child's fd 1."""
+        return self.data.get(1, b"")
+
+    @property
+    def err(self) -> bytes:
+        """All that came from the child's fd 2."""
+        return self.data.get(2, b"")
+
+
+@contextmanager
+def make_reactor() -> Iterator[EPollReactor]:
+    """A reactor of the test's own, whose fds are closed at the end."""
+    reactor = EPollReactor()
+    try:
+        yield reactor
+    finally:
+        reactor.disconnectAll()
+        reactor._loop.close()
+
+
+def run_until(reactor: Any, condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+    """Run turns until *condition* holds; fails the test after *deadline_s*."""
+    end = reactor.seconds() + deadline_s
+    while not condition():
+        left_s = end - reactor.seconds()
+        assert left_s > 0, f"not within {deadline_s} s: {condition}"
+        reactor.iterate(left_s)
+
+
+def spawn_and_finish(reactor: Any, *args: Any, protocol: Any = None, **kwargs: Any) -> Any:
+    """Spawn, run until processEnded, and return the protocol (a `Recorder` unless given)."""
+    protocol = protocol if protocol is not None else Recorder()
+    reactor.spawnProcess(protocol, *args, **kwargs)
+    run_until(reactor, lambda: protocol.ended)
+    return protocol
+
+
+def run_python(reactor: Any, code: str, *args: str, **kwargs: Any) -> Any:
+    """Run *code* in a child Python and return the `Recorder`, finished."""
+    return spawn_and_finish(
+        reactor, PYTHON, [PYTHON, "-I", "-S", "-c", code, *args], **{"env": None, **kwargs}
+    )
