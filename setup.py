@@ -35,6 +35,7 @@ class BuildCoreAndLauncher(build_ext):
     """
 
     def run(self) -> None:
+        """Build the module, then the launcher."""
         super().run()
         try:
             self._build_launcher()
@@ -58,6 +59,7 @@ class BuildCoreAndLauncher(build_ext):
         self.compiler.spawn([*compiler, *objects, *LAUNCHER_LINK_ARGS, "-o", self._launcher_path()])
 
     def get_outputs(self) -> list[str]:
+        """Return all that was built."""
         launcher = self._launcher_path()
         return [*super().get_outputs(), *([launcher] if os.path.exists(launcher) else [])]
 

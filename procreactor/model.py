@@ -69,7 +69,7 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the child is to be: complete, decided in the parent, applied in order gid, groups, uid."""
+    """Who the child is to be: decided in the parent, applied in the order gid, groups, uid."""
 
     uid: int
     gid: int
@@ -157,4 +157,3 @@ class ExitStatus:
     def ok(self) -> bool:
         """Whether the child ended by itself, with code 0."""
         return self.code == 0
-

@@ -71,7 +71,9 @@ def make_reactor() -> Iterator[EPollReactor]:
         reactor._loop.close()
 
 
-def run_until(reactor: Any, condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+def run_until(
+    reactor: Any, condition: Callable[[], object], deadline_s: float = DEADLINE_S
+) -> None:
     """Run turns until *condition* holds; fails the test after *deadline_s*."""
     end = reactor.seconds() + deadline_s
     while not condition():

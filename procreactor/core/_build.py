@@ -12,7 +12,17 @@ from pathlib import Path
 from cffi import FFI
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
-SOURCES = ("spawn.c", "child.c", "fdplan.c", "ladder.c", "slots.c", "reap.c", "pty.c", "timer.c", "text.c")
+SOURCES = (
+    "spawn.c",
+    "child.c",
+    "fdplan.c",
+    "ladder.c",
+    "slots.c",
+    "reap.c",
+    "pty.c",
+    "timer.c",
+    "text.c",
+)
 
 # What the C core needs whatever flags Python itself was built with. A stack protector would read
 # the parent's thread-local canary in a vfork child; harmless, but it is not the child's business.

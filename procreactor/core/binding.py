@@ -47,9 +47,7 @@ _FEATURES = {
 
 # The launcher lies beside the compiled module; without one (setup.py says when), identities fork.
 _launcher_path = os.fsencode(Path(__file__).resolve().parents[1] / "_launch")
-_LAUNCHER = (
-    ffi.new("char[]", _launcher_path) if os.access(_launcher_path, os.X_OK) else ffi.NULL
-)
+_LAUNCHER = ffi.new("char[]", _launcher_path) if os.access(_launcher_path, os.X_OK) else ffi.NULL
 
 _CLD_EXITED = 1
 _CLD_DUMPED = 3

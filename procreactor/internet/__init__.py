@@ -1,8 +1,8 @@
 """Floor 6: Twisted's names over the loop and the transports.
 
 ``from procreactor.internet import reactor`` gives the reactor object, made and installed the first
-time that somebody asks for it, as in Twisted: so another one may be installed before. This is the one
-lazy attribute of the package; it is why the import below stands inside a function.
+time that somebody asks for it, as in Twisted: so another one may be installed before. This is the
+one lazy attribute of the package; it is why the import below stands inside a function.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> object:
     if name != "reactor":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # The import makes, installs and names it: afterwards `reactor` is an ordinary attribute.
-    from procreactor.internet import epollreactor  # noqa: PLC0415
+    from procreactor.internet import epollreactor
 
     epollreactor.install()
     return globals()["reactor"]

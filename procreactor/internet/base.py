@@ -121,7 +121,7 @@ class ReactorBase:
         self.running = True
 
     def disconnectAll(self) -> None:
-        """Close all pipes, terminals, ports and connections, and let go of all readers and writers."""
+        """Close all pipes, terminals, ports and connections; let go of all readers and writers."""
         for one in list(self._disconnectable):
             try:
                 one.disconnectAll()
@@ -290,7 +290,7 @@ class ReactorBase:
         processProtocol: Any,
         executable: Any,
         args: Any = (),
-        env: Mapping[Any, Any] | None = {},  # noqa: B006  # Twisted's default, never written to
+        env: Mapping[Any, Any] | None = {},  # Twisted's default, never written to
         path: Any = None,
         uid: int | None = None,
         gid: int | None = None,
@@ -312,14 +312,14 @@ class ReactorBase:
           ours. All other fds are closed in the child. Default: 0 "w", 1 "r", 2 "r".
 
         Keyword arguments beyond Twisted: *umask*; *rlimits* ({resource.RLIMIT_*: limit or (soft,
-        hard)}); *processGroup* (0: its own; n: that one); *session* (true: a new one); *nice* (added);
-        *parentDeathSignal* (sent when the spawning thread ends); *noNewPrivileges*; *cgroup* (path
-        or fd of a cgroup v2 directory); *signalMask* (signals blocked in the child; default: those
-        of this thread); *windowSize* ((rows, columns) of the terminal).
+        hard)}); *processGroup* (0: its own; n: that one); *session* (true: a new one); *nice*
+        (added); *parentDeathSignal* (sent when the spawning thread ends); *noNewPrivileges*;
+        *cgroup* (path or fd of a cgroup v2 directory); *signalMask* (signals blocked in the child;
+        default: those of this thread); *windowSize* ((rows, columns) of the terminal).
 
         Raises TypeError or ValueError before any system call, and SpawnError (an OSError, also
-        FileNotFoundError, PermissionError ...) when the kernel refuses; then no callback is made, and
-        no fd and no child is left. Blocks until the child has exec'ed.
+        FileNotFoundError, PermissionError ...) when the kernel refuses; then no callback is made,
+        and no fd and no child is left. Blocks until the child has exec'ed.
         """
         return spawn_process(
             self._loop,

@@ -1,8 +1,8 @@
 """Producers: who feeds a stream, and is told when to pause (Twisted's IConsumer, IPushProducer).
 
-A streaming (push) producer writes when it likes, is paused above 65,536 queued bytes and resumed when
-all is written. A pull producer writes once per `resumeProducing` and is asked again when that has
-been written. A close that was asked for waits for a pull producer and for a paused one, and not
+A streaming (push) producer writes when it likes, is paused above 65,536 queued bytes and resumed
+when all is written. A pull producer writes once per `resumeProducing` and is asked again when that
+has been written. A close that was asked for waits for a pull producer and for a paused one, and not
 for a streaming producer that is not paused: that one is told `stopProducing`. All as in Twisted.
 """
 

@@ -1,8 +1,8 @@
 """The transports of child processes, by Twisted's names (twisted.internet.process).
 
 A facade: `Process` and `PTYProcess` translate names and arguments, tell the user's protocol what
-happens, and leave the work to transport/process.py. Differences from Twisted, all decided in house.md,
-section 7, or additions:
+happens, and leave the work to transport/process.py. Differences from Twisted, all decided in
+house.md, section 7, or additions:
 
 - A start that fails raises SpawnError from spawnProcess, on every path; nothing is left open.
 - processExited is never called inside spawnProcess, but from the loop.
@@ -109,7 +109,7 @@ class _Transport:
         raise NotImplementedError
 
     def disconnectAll(self) -> None:
-        """Close our ends at once and watch the child no longer; it is neither signalled nor reaped."""
+        """Close our ends at once and watch the child no longer; it is not signalled or reaped."""
         self._child.let_go()
         self._on_over(self)
 

@@ -8,7 +8,7 @@ and 2, and the loss of fds above 2, go nowhere unless the child* methods are ove
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from procreactor.internet.error import ConnectionDone
 from procreactor.python.failure import Failure
@@ -106,7 +106,9 @@ class Protocol(BaseProtocol):
 class Factory:
     """Makes a protocol for each connection of a port."""
 
-    protocol: ClassVar[Callable[[], Any] | None] = None
+    protocol: Any = None
+    """What makes the protocols: a class, usually; set here or on the instance."""
+
     numPorts = 0
     noisy = True
 
@@ -114,7 +116,7 @@ class Factory:
     def forProtocol(cls, protocol: Callable[[], Any], *args: Any, **kwargs: Any) -> Self:
         """Return a factory, made with the further arguments, whose connections get *protocol*."""
         factory = cls(*args, **kwargs)
-        vars(factory)["protocol"] = protocol
+        factory.protocol = protocol
         return factory
 
     def buildProtocol(self, addr: Any) -> Any:

@@ -1,4 +1,4 @@
-"""``import procreactor.internet.reactor`` gives the reactor too: this module replaces itself by it."""
+"""``import procreactor.internet.reactor`` gives the reactor too: the module replaces itself."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ Facts (read(2), write(2), pipe(7), tty_ioctl(4)):
   whose peer is gone, EPIPE or ECONNRESET; to a hung-up terminal, EIO.
 - EINTR is retried by Python (PEP 475).
 
-So three outcomes each, all values: data moved, `WOULD_BLOCK`, `END`. Anything else is an OSError and a
-bug of ours or a broken file system's doing.
+So three outcomes each, all values: data moved, `WOULD_BLOCK`, `END`. Anything else is an OSError
+and a bug of ours or a broken file system's doing.
 """
 
 from __future__ import annotations

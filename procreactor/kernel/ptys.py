@@ -1,7 +1,7 @@
 """Pseudo terminals: the pair of fds, and nothing of termios.
 
-Facts: csrc/pty.c. The slave has the kernel's default modes (echo on, ONLCR), which is what Twisted's
-children see; 0 rows and columns mean "unknown" to programs.
+Facts: csrc/pty.c. The slave has the kernel's default modes (echo on, ONLCR), which is what
+Twisted's children see; 0 rows and columns mean "unknown" to programs.
 """
 
 from __future__ import annotations

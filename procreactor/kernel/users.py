@@ -1,8 +1,8 @@
 """Who a child is to be: the user database, asked in the parent.
 
 Facts: looking up a user may open files, sockets and libraries (NSS), so it happens before the fork.
-A uid without an entry is no error: it gets no supplementary groups. The groups of a user include the
-given gid (initgroups(3)).
+A uid without an entry is no error: it gets no supplementary groups. The groups of a user include
+the given gid (initgroups(3)).
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ A callback that raises an Exception is logged, and the loop lives. What is no Ex
 and are reported again, calls and timers stay queued until each is claimed.
 
 Hosted by another loop: `fileno` is the epoll fd, which is readable while there is something to do
-(epoll nests); the host then calls ``run_once(0)``. From the first `fileno` on, a timerfd in the same
-set stands for the timers, and the wake-up pipe for calls.
+(epoll nests); the host then calls ``run_once(0)``. From the first `fileno` on, a timerfd in the
+same set stands for the timers, and the wake-up pipe for calls.
 
 Waiting is rounded up to milliseconds by epoll_wait; a timer is never early.
 """
@@ -99,7 +99,7 @@ class EventLoop:
             self._wakeup.wake()  # the host must see that there is something to do
 
     def call_soon_threadsafe(self, callback: Callback, *args: object) -> None:
-        """Call *callback* in the next turn, and wake the loop; from any thread or signal handler."""
+        """Call *callback* in the next turn and wake the loop; from any thread or signal handler."""
         self._soon.append((callback, args))
         self._wakeup.wake()  # in the loop's own thread too: a handler may run out of the wait
 

@@ -71,5 +71,3 @@ class SharedFd:
             mine = events & side.events or (side.events if takes_gone else 0)
             if mine and side.active:
                 side.on_ready(mine)
-
-

@@ -11,8 +11,8 @@ How the parts meet (house.md, section 4):
 - The exit is noticed through the pidfd. One that polls readable while the child is not to be had
   (a traced zombie) is looked at again a little later, or the loop would spin.
 
-fds: ``ours`` are opened by the start and closed here, in one place, `_end_pipe`. A terminal's slave is
-the child's and closed after the start; the fds of the user (redirects >= 0) are never touched.
+fds: ``ours`` are opened by the start and closed here, in one place, `_end_pipe`. A terminal's slave
+is the child's and closed after the start; the fds of the user (redirects >= 0) are never touched.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class ChildProcess(_Life):
                 pipe.resume()
 
     def let_go(self) -> None:
-        """Close all pipes at once, telling so, and watch the child no longer. It is not signalled."""
+        """Close all pipes at once, tell so, and watch the child no longer; it gets no signal."""
         self._unwatch_exit()
         for child_fd in list(self.pipes):
             self._end_pipe(child_fd)

@@ -91,7 +91,9 @@ def find_candidates(
     if path is None:
         path = os.fsencode(os.defpath)
     # An empty element means the current directory, which is the child's (environ(7)).
-    return [folder.rstrip(b"/") + b"/" + program if folder else program for folder in path.split(b":")]
+    return [
+        folder.rstrip(b"/") + b"/" + program if folder else program for folder in path.split(b":")
+    ]
 
 
 def plan_int(value: object, what: str, low: int, high: int) -> int:
@@ -112,7 +114,9 @@ def plan_signal(value: object, what: str) -> int:
         name = value if value.startswith("SIG") else f"SIG{value}"
         number = getattr(signal, name, None)
         if not isinstance(number, signal.Signals):
-            raise ValueError(f"{what} must be a signal, like 'TERM' or signal.SIGTERM, not {value!r}")
+            raise ValueError(
+                f"{what} must be a signal, like 'TERM' or signal.SIGTERM, not {value!r}"
+            )
         return int(number)
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{what} must be a signal name or number, not {value!r}")
@@ -135,7 +139,9 @@ def plan_rlimits(limits: object, what: str) -> list[RlimitSetting]:
     -1 is resource.RLIM_INFINITY.
     """
     if not isinstance(limits, Mapping):
-        raise TypeError(f"{what} must be a mapping from resource.RLIMIT_* to limits, not {limits!r}")
+        raise TypeError(
+            f"{what} must be a mapping from resource.RLIMIT_* to limits, not {limits!r}"
+        )
     return [_plan_rlimit(key, value, what) for key, value in limits.items()]
 
 

@@ -3,9 +3,9 @@
 Rules:
 
 - A write to an empty queue is tried at once: most fit into the pipe, and then no event is needed.
-- Nothing calls back out of `write` or `close_when_flushed`: not the end of the stream, which is told
-  in the next turn, and not the close, so that writes after a close in the same turn still count
-  (the guide's own example closes stdin in the middle of its loop).
+- Nothing calls back out of `write` or `close_when_flushed`: not the end of the stream, which is
+  told in the next turn, and not the close, so that writes after a close in the same turn still
+  count (the guide's own example closes stdin in the middle of its loop).
 - The write end of a pipe is watched for nothing while the queue is empty: epoll reports the error
   that means "no reader left" all the same, and so a child's closing of its stdin is noticed
   without a write. What is queued then can reach nobody and is dropped.
@@ -100,11 +100,11 @@ class StreamWriter:
         if self.finished:
             outbox.clear()
             return
-        if was_empty and not outbox.is_empty:
+        if was_empty and outbox.size_bytes:
             if self._flush() is END:
                 outbox.clear()
                 self._loop.call_soon(self._end)
-            elif not outbox.is_empty:
+            elif outbox.size_bytes:
                 self._loop.rewatch(self._watch, WRITE)
             elif self.on_drained is not None:
                 self.settle_soon()  # a source that is pulled must be asked again

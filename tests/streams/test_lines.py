@@ -82,6 +82,13 @@ def test_a_line_exactly_at_the_bound_is_a_line() -> None:
     assert splitter.tail == b"12345\n1\n"
 
 
+def test_a_line_that_grows_too_long_over_short_chunks_is_too_long() -> None:
+    splitter = LineSplitter(b"\n", max_length=4)
+    assert splitter.feed(b"123") == []
+    assert splitter.feed(b"45\n") == []
+    assert splitter.too_long
+
+
 def test_an_unfinished_line_waits_for_the_end_of_its_delimiter_before_it_is_too_long() -> None:
     splitter = LineSplitter(b"\r\n", max_length=3)
     assert splitter.feed(b"123\r") == []
@@ -95,6 +102,7 @@ def test_after_a_line_that_is_too_long_bytes_are_gathered_until_taken() -> None:
     splitter = LineSplitter(b"\n", max_length=3)
     splitter.feed(b"12345")
     assert splitter.feed(b"6\nab\n") == []
+    assert splitter.tail_bytes == len(b"123456\nab\n")
     assert splitter.take_raw() == b"123456\nab\n"
     assert not splitter.too_long
     assert splitter.feed(b"cd\n") == [b"cd"]

@@ -138,6 +138,20 @@ def test_a_million_one_byte_writes_become_a_few_buffers() -> None:
     assert drained(outbox) == b"x" * 1_000_000
 
 
+def test_small_writes_that_wait_cost_about_their_bytes() -> None:
+    outbox = Outbox()
+    tracemalloc.start()
+    try:
+        for _ in range(100_000):
+            # A new object each time, as a program's formatting gives.
+            outbox.append(bytes(bytearray(b"1234567")))
+        held_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # All but the last block are joined.
+    assert held_bytes < 700_000 + 10 * BLOCK
+
+
 def test_a_peek_after_every_tiny_write_does_not_keep_them_apart() -> None:
     outbox = Outbox()
     for _ in range(BLOCK * 4):
@@ -185,6 +199,13 @@ def test_a_peek_is_cut_at_max_bytes_without_a_copy() -> None:
     assert isinstance(shown, memoryview)
     assert shown.obj is data
     assert shown == data[10:30]
+
+
+def test_what_was_never_shown_can_be_written_too() -> None:
+    outbox = Outbox()
+    outbox.append(b"abc")
+    outbox.advance(3)
+    assert outbox.peek() == []
 
 
 def test_an_empty_write_is_no_buffer() -> None:

@@ -1,0 +1,62 @@
+# make demo and make test do all the set-up; everything lives in .venv and csrc/build.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+CORE := setup.py pyproject.toml procreactor/core/_build.py $(wildcard csrc/*.c csrc/*.h)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check-c sanitize lint types format bench clean
+# One build at a time in one tree.
+.NOTPARALLEL:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/built: $(CORE)
+	@.ci/preflight $(PYTHON)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/test-ready: $(VENV)/built
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/lint-ready: $(VENV)/built
+	$(PIP) --editable '.[lint]'
+	@touch $@
+
+demo: $(VENV)/built ## run the guide's programs, then a burst of 2,000 children
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/test-ready ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check-c: ## run the C core's own tests
+	@.ci/preflight $(PYTHON)
+	$(MAKE) -C tests/c check
+
+sanitize: ## run the C core's tests under ASan and UBSan
+	@.ci/preflight $(PYTHON)
+	$(MAKE) -C tests/c sanitize
+
+lint: $(VENV)/lint-ready ## check style
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/lint-ready ## check types, strictly
+	$(BIN)/mypy
+
+format: $(VENV)/lint-ready ## put the Python sources into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/test-ready ## compare spawn rates with subprocess, asyncio and Twisted
+	$(BIN)/python -m benchmarks
+
+clean: ## remove all that was built
+	rm -rf $(VENV) build dist *.egg-info csrc/build .mypy_cache .ruff_cache .pytest_cache
+	rm -f procreactor/_core.*.so procreactor/_core.c procreactor/_launch
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
