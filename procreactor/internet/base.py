@@ -19,6 +19,7 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 import time
@@ -73,8 +74,8 @@ class ReactorBase:
 
         ReactorAlreadyRunning, or ReactorNotRestartable after a stop.
         """
-        self.startRunning(installSignalHandlers=False)
         with self._signal_handlers(installSignalHandlers):
+            self.startRunning()
             self.mainLoop()
 
     def startRunning(self, installSignalHandlers: bool = False) -> None:
@@ -218,7 +219,7 @@ class ReactorBase:
         """Call *callable* in the reactor's thread, soon; from any thread or signal handler."""
         if not _is_callable(callable):
             raise TypeError(f"callFromThread needs a callable, not {callable!r}")
-        self._loop.call_soon_threadsafe(_call, callable, args, kw)
+        self._loop.call_soon_threadsafe(functools.partial(callable, *args, **kw))
 
     def callInThread(self, callable: Callable[..., object], *args: Any, **kw: Any) -> None:
         """Call *callable* in a thread of the pool; what it raises is logged."""
@@ -355,10 +356,6 @@ class ReactorBase:
 
 def _is_callable(call: object) -> bool:
     return callable(call)
-
-
-def _call(call: Callable[..., object], args: tuple[Any, ...], kw: dict[str, Any]) -> None:
-    call(*args, **kw)
 
 
 def _call_logged(call: Callable[..., object], args: tuple[Any, ...], kw: dict[str, Any]) -> None:

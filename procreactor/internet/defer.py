@@ -340,7 +340,7 @@ class Deferred(Generic[T]):
     def unpause(self) -> None:
         """Undo one `pause`."""
         self.paused -= 1
-        if self.called and not self.paused:
+        if self.called:
             self._run()
 
     def _fire(self, result: object) -> None:

@@ -6,6 +6,9 @@ the wait status and, beyond Twisted, says when the status was lost to other code
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from signal import Signals
+
 __all__ = [
     "AlreadyCalled",
     "AlreadyCancelled",
@@ -14,8 +17,10 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionDone",
     "ConnectionLost",
+    "NoProtocol",
     "ProcessDone",
     "ProcessExitedAlready",
+    "ProcessSignalled",
     "ProcessTerminated",
     "ReactorAlreadyInstalledError",
     "ReactorAlreadyRunning",
@@ -94,6 +99,51 @@ class ProcessTerminated(ConnectionLost):
         super().__init__(text)
 
 
+class ProcessSignalled(ProcessTerminated):
+    """A signal ended the child whose output was being gathered: *out* and *err*, so far.
+
+    Ours: where Twisted fails with the tuple ``(out, err, signal)``, which can be neither raised nor
+    awaited, this is raised, and still unpacks, counts and is indexed as that tuple.
+    """
+
+    signal: int
+
+    def __init__(self, out: bytes, err: bytes, signal: int, status: int | None = None) -> None:
+        super().__init__(None, signal, status)
+        self.out = out
+        self.err = err
+
+    def _as_tuple(self) -> tuple[bytes, bytes, int]:
+        return self.out, self.err, self.signal
+
+    def __iter__(self) -> Iterator[bytes | int]:
+        return iter(self._as_tuple())
+
+    def __getitem__(self, index: int) -> bytes | int:
+        return self._as_tuple()[index]
+
+    def __len__(self) -> int:
+        return len(self._as_tuple())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (*self._as_tuple(), self.status)
+
+    def __str__(self) -> str:
+        text = f"{self.sentence}: process ended by {_name_of_signal(self.signal)}"
+        last_words = self.err.strip()[-_LAST_WORDS_BYTES:].decode(errors="backslashreplace")
+        return f"{text}; its standard error ended in {last_words!r}." if last_words else f"{text}."
+
+
+_LAST_WORDS_BYTES = 200
+
+
+def _name_of_signal(number: int) -> str:
+    try:
+        return f"signal {number} ({Signals(number).name})"
+    except ValueError:  # a real-time signal between the first and the last
+        return f"signal {number}"
+
+
 class ProcessExitedAlready(Exception):
     """The child has already been reaped, so there is nothing to signal."""
 
@@ -137,3 +187,7 @@ class CannotListenError(OSError):
 
     def __str__(self) -> str:
         return f"Couldn't listen on {self.interface or 'any'}:{self.port}: {self.socketError}."
+
+
+class NoProtocol(Exception):
+    """The protocol factory given to an endpoint returned None instead of a protocol."""

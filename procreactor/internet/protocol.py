@@ -92,8 +92,9 @@ class Protocol(BaseProtocol):
 
     factory: Any = None
 
-    def dataReceived(self, data: bytes) -> None:
-        """The peer sent *data*."""
+    def dataReceived(self, data: bytes) -> object:
+        """The peer sent *data*; what is returned is ignored."""
+        return None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is closed; ``reason.value`` says how."""

@@ -26,7 +26,19 @@ __all__ = ["READ_SIZE_BYTES", "try_read", "try_write"]
 READ_SIZE_BYTES = 65536
 """A whole pipe of the default size in one read."""
 
-_PEER_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT})
+_PEER_GONE = frozenset(
+    {
+        errno.EPIPE,
+        errno.ECONNRESET,
+        errno.EIO,
+        errno.ENOTCONN,
+        # What TCP gives up for, and what an administrator's "ss -K" leaves.
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ECONNABORTED,
+    }
+)
 
 
 def try_read(

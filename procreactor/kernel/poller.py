@@ -27,6 +27,8 @@ WRITE = select.EPOLLOUT
 HANGUP = select.EPOLLHUP
 ERROR = select.EPOLLERR
 
+_LONGEST_WAIT_S = 86400.0
+
 
 class Poller:
     """A set of fds with the events that each is watched for."""
@@ -65,7 +67,11 @@ class Poller:
             pass  # closed by its owner, which took it out of the set as well
 
     def wait(self, timeout_s: float) -> list[tuple[int, int]]:
-        """Return (fd, events) pairs that are ready; waits at most *timeout_s*, for ever if < 0."""
+        """Return (fd, events) pairs that are ready; waits at most *timeout_s*, for ever if < 0.
+
+        May return nothing before the time is over: epoll counts milliseconds in 31 bits.
+        """
+        timeout_s = min(timeout_s, _LONGEST_WAIT_S)
         if not self._always_ready:
             return self._epoll.poll(timeout_s)
         ready = [(fd, events) for fd, events in self._always_ready.items() if events]

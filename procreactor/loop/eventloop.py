@@ -28,6 +28,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from procreactor.core import binding
 from procreactor.errors import report_callback_error
@@ -207,4 +208,6 @@ class EventLoop:
 
 
 def _name(callback: Callback) -> str:
+    if isinstance(callback, partial):
+        callback = callback.func
     return getattr(callback, "__qualname__", None) or repr(callback)

@@ -89,7 +89,7 @@ class LineOnlyReceiver(Protocol):
     def _splitter(self) -> LineSplitter:
         return LineSplitter(self.delimiter)
 
-    def dataReceived(self, data: bytes) -> object:  # type: ignore[override]
+    def dataReceived(self, data: bytes) -> object:
         """Give each line that *data* completes to `lineReceived`.
 
         The lines after one that hung up, that was too long or whose callback raised are dropped.
@@ -143,7 +143,7 @@ class LineReceiver(Protocol):
     def _intake(self) -> _Intake:
         return _Intake()
 
-    def dataReceived(self, data: bytes) -> object:  # type: ignore[override]
+    def dataReceived(self, data: bytes) -> object:
         """Deliver *data*, or queue it when a callback runs or `paused` is set.
 
         A true value from a callback, which asks to stop, is returned, and what is left waits.

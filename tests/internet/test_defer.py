@@ -10,13 +10,14 @@ import gc
 import importlib
 import logging
 import warnings
+import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import defer as twisted_defer
 from twisted.internet.task import Clock
@@ -509,6 +510,18 @@ def test_with_a_canceller_a_late_result_is_refused(defer: Any) -> None:
         d.callback("late")
 
 
+def test_a_fired_deferred_lets_its_canceller_go(defer: Any) -> None:
+    def cancel(d: object) -> None:
+        pass
+
+    canceller = weakref.ref(cancel)
+    d = defer.Deferred(cancel)
+    del cancel
+    assert canceller() is not None
+    d.callback(None)
+    assert canceller() is None
+
+
 def test_an_error_of_the_canceller_goes_to_who_cancels(defer: Any) -> None:
     d = defer.Deferred(boom)
     with pytest.raises(OddError):
@@ -834,14 +847,18 @@ def test_a_coroutine_keeps_the_context_it_was_started_in(defer: Any) -> None:
 
 
 def test_awaiting_many_fired_deferreds_needs_no_stack(defer: Any) -> None:
+    pending = defer.Deferred()
+
     @defer.inlineCallbacks
     def count() -> Generator[Any, int, int]:
-        total = 0
+        total = yield pending
         for _ in range(5_000):
             total += yield defer.succeed(1)
         return total
 
-    assert outcome(count()) == 5_000
+    d = count()
+    pending.callback(0)
+    assert outcome(d) == 5_000
 
 
 def test_our_await_says_so_when_something_else_runs_the_coroutine() -> None:
@@ -1398,6 +1415,7 @@ def additions(steps: st.SearchStrategy[tuple[Any, ...]]) -> st.SearchStrategy[tu
 any_steps = simple_steps | st.recursive(additions(simple_steps), additions, max_leaves=3)
 
 
+@settings(deadline=None)
 @given(st.lists(any_steps, max_size=40))
 def test_any_program_sees_the_same_with_our_deferreds_as_with_twisteds(
     steps: list[tuple[Any, ...]],
@@ -1405,6 +1423,7 @@ def test_any_program_sees_the_same_with_our_deferreds_as_with_twisteds(
     assert World(our_defer).run(steps) == World(twisted_defer).run(steps)
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(
     st.lists(
         st.tuples(st.sampled_from(["succeed", "fail", "pending", "plain"]), st.booleans()),

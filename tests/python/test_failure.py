@@ -301,6 +301,13 @@ def test_a_cleaned_failure_keeps_the_text_and_lets_the_frames_go(module: Any) ->
     assert f.getTraceback() == text
 
 
+def test_a_failure_of_a_cleaned_failure_has_its_text(module: Any) -> None:
+    f = raised(module, ValueError("x"))
+    text = f.getTraceback()
+    f.cleanFailure()
+    assert module.Failure(f).getTraceback() == text
+
+
 @pytest.mark.parametrize("copied", [copy.copy, lambda f: pickle.loads(pickle.dumps(f))])
 def test_a_copy_has_the_same_value_and_text(module: Any, copied: Any) -> None:
     f = raised(module, ValueError("x"))

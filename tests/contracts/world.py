@@ -1,0 +1,71 @@
+"""The two libraries under one roof: the same names, out of either package.
+
+A scenario gets a `World` and takes from it all that it uses of the library under test, so that it
+runs unchanged on both. One process knows one world: reactors are global, and install themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from functools import cached_property
+from typing import Any
+
+__all__ = ["OURS", "THEIRS", "World"]
+
+OURS = "procreactor"
+THEIRS = "twisted"
+
+
+class World:
+    """The namespace of one package. The modules are Any: to the type checker they are strangers."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self.defer = self._module("internet.defer")
+        self.error = self._module("internet.error")
+        self.protocol = self._module("internet.protocol")
+        self.basic = self._module("protocols.basic")
+        self.utils = self._module("internet.utils")
+        self.Failure = self._module("python.failure").Failure
+        self._module("internet.epollreactor")  # made ready before the fork; installed by `reactor`
+        self._module("internet.process")
+        self.logged: list[str] = []
+        """What the library logged of exceptions: class and text of each."""
+
+    @cached_property
+    def reactor(self) -> Any:
+        """The reactor, installed on first use; from then on `logged` is kept."""
+        if self.package == THEIRS:
+            self._listen_to_twisted()
+        else:
+            logging.getLogger("procreactor").addHandler(_ErrorHandler(self.logged))
+        return self._module("internet.reactor")
+
+    def _module(self, name: str) -> Any:
+        return importlib.import_module(f"{self.package}.{name}")
+
+    def _listen_to_twisted(self) -> None:
+        def note(event: dict[str, Any]) -> None:
+            if "log_failure" in event:
+                self.logged.append(_said(event["log_failure"].value))
+
+        self._publisher.addObserver(note)
+
+    @cached_property
+    def _publisher(self) -> Any:
+        return importlib.import_module("twisted.logger").globalLogPublisher
+
+
+class _ErrorHandler(logging.Handler):
+    def __init__(self, logged: list[str]) -> None:
+        super().__init__()
+        self._logged = logged
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self._logged.append(_said(record.exc_info[1]))
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
