@@ -1,0 +1,369 @@
+"""One child, from start to reaping, without any loop: the caller watches `exit_fd` itself."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from procreactor.core import binding
+from procreactor.errors import SpawnError
+from procreactor.kernel import children
+from procreactor.kernel.children import Child
+from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
+
+DEADLINE_S = 30
+
+has_pidfds = pytest.mark.skipif("pidfd" not in children.in_use(), reason="pidfds are off")
+
+
+def sh(script: str, redirects: Sequence[Redirect] = ()) -> SpawnSpec:
+    return SpawnSpec([b"/bin/sh"], [b"sh", b"-c", script.encode()], [], redirects)
+
+
+def start(spec: SpawnSpec) -> Child:
+    child = Child(spec)
+    child.start(spec)
+    return child
+
+
+def wait_for_exit(child: Child) -> ExitStatus:
+    """Wait until the exit fd is readable, and reap."""
+    assert select.select([child.exit_fd], [], [], DEADLINE_S)[0], "the exit was not noticed"
+    status = child.try_reap()
+    assert status is not None
+    return status
+
+
+@contextmanager
+def killed_at_the_end(child: Child) -> Iterator[Child]:
+    try:
+        yield child
+    finally:
+        child.send_signal(signal.SIGKILL)
+        wait_for_exit(child)
+
+
+@pytest.mark.parametrize("code", [0, 1, 77, 255])
+def test_the_exit_code_is_told(code: int) -> None:
+    status = wait_for_exit(start(sh(f"exit {code}")))
+    assert (status.code, status.signal, status.raw) == (code, None, code << 8)
+    assert status.ok == (code == 0)
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL", "USR1", "PIPE", "XFSZ"])
+def test_the_signal_that_killed_it_is_told(name: str) -> None:
+    number = signal.Signals[f"SIG{name}"]
+    status = wait_for_exit(start(sh(f"ulimit -c 0; kill -{name} $$")))
+    assert (status.code, status.signal, status.raw) == (None, number, number)
+    assert not status.ok
+
+
+def test_what_it_used_is_told() -> None:
+    usage = wait_for_exit(start(sh("i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"))).usage
+    assert usage.user_s + usage.system_s > 0
+    assert usage.max_rss_bytes >= 100 * 1024
+    assert usage.minor_faults > 0
+
+
+def test_a_running_child_is_not_reaped() -> None:
+    with killed_at_the_end(start(sh("exec sleep 600"))) as child:
+        assert child.try_reap() is None
+        assert not select.select([child.exit_fd], [], [], 0)[0]
+        assert child.pid > 0
+
+
+def test_a_stopped_child_has_not_ended() -> None:
+    with killed_at_the_end(start(sh("exec sleep 600"))) as child:
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+        assert child.try_reap() is None
+        child.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, child.pid, os.WCONTINUED)
+        assert child.try_reap() is None
+
+
+def test_after_the_reaping_nothing_is_left_of_it() -> None:
+    child = start(sh("exit 0"))
+    fd, pid = child.exit_fd, child.pid
+    wait_for_exit(child)
+    assert (child.pid, child.pidfd, child.exit_fd) == (-1, -1, -1)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(fd)
+
+
+def test_a_signal_after_the_reaping_reaches_nobody() -> None:
+    child = start(sh("exit 0"))
+    wait_for_exit(child)
+    with pytest.raises(ProcessLookupError):
+        child.send_signal(signal.SIGKILL)
+
+
+def test_a_signal_to_a_zombie_is_no_error() -> None:
+    child = start(sh("exit 3"))
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    child.send_signal(signal.SIGKILL)
+    assert wait_for_exit(child).code == 3
+
+
+def test_a_number_that_is_no_signal_is_refused() -> None:
+    with killed_at_the_end(start(sh("exec sleep 600"))) as child:
+        for number in (-1, 65, 999):
+            with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+                child.send_signal(number)
+
+
+def test_our_ends_of_its_pipes_are_ours_and_in_order() -> None:
+    redirects = [Redirect(0, PipeEnd.WE_WRITE), Redirect(1, PipeEnd.WE_READ), Redirect(2, 2)]
+    child = start(sh("read line; echo got $line", redirects))
+    stdin, stdout, none = child.ours
+    assert none == -1
+    os.write(stdin, b"it\n")
+    os.close(stdin)
+    wait_for_exit(child)
+    assert os.read(stdout, 100) == b"got it\n"
+    os.close(stdout)
+
+
+@has_pidfds
+def test_the_exit_fd_is_the_pidfd_where_there_are_pidfds() -> None:
+    child = start(sh("exit 0"))
+    assert child.pidfd == child.exit_fd >= 0
+    assert "pidfd" in child.mode
+    wait_for_exit(child)
+
+
+def test_a_refused_start_leaves_nothing_and_can_be_abandoned() -> None:
+    spec = SpawnSpec([b"/nonexistent"], [b"x"], [], [Redirect(1, PipeEnd.WE_READ)])
+    child = Child(spec)
+    with pytest.raises(FileNotFoundError):
+        child.start(spec)
+    assert (child.pid, child.exit_fd, child.ours) == (-1, -1, [])
+    child.abandon()
+
+
+def test_an_abandoned_child_is_killed_reaped_and_closed() -> None:
+    child = start(
+        sh("exec sleep 600", [Redirect(0, PipeEnd.WE_WRITE), Redirect(1, PipeEnd.WE_READ)])
+    )
+    pid = child.pid
+    child.abandon()
+    assert child.pid == -1
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_an_abandoned_child_may_have_ended_by_itself() -> None:
+    child = start(sh("exit 0"))
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    child.abandon()
+    assert child.pid == -1
+
+
+def test_a_child_that_was_closed_runs_on() -> None:
+    child = start(sh("exec sleep 600"))
+    child.close()
+    child.close()
+    assert child.exit_fd == -1
+    os.kill(child.pid, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == -signal.SIGKILL
+
+
+@has_pidfds
+def test_a_forgotten_child_closes_its_fd() -> None:
+    child = start(sh("exit 0"))
+    pid, fd = child.pid, child.exit_fd
+    del child
+    gc.collect()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(fd)
+    os.waitpid(pid, 0)
+
+
+def test_a_copy_of_this_process_touches_none_of_its_children() -> None:
+    with killed_at_the_end(start(sh("exec sleep 600"))) as child:
+        copy = os.fork()
+        if copy == 0:
+            refused = 0
+            for act in (child.try_reap, lambda: child.send_signal(signal.SIGKILL)):
+                try:
+                    act()
+                except ChildProcessError as error:
+                    refused += "is a child of process" in str(error)
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 2
+        assert child.try_reap() is None
+
+
+def test_a_status_that_other_code_took_is_asked_of_the_pidfd_or_empty() -> None:
+    child = start(sh("exit 9"))
+    os.waitpid(child.pid, 0)
+    status = wait_for_exit(child)
+    assert status in (ExitStatus(), ExitStatus(code=9, raw=9 << 8))
+    assert child.pid == -1
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        (SpawnSpec([b"/usr/bin/nope", b"/bin/nope"], [b"nope"], []), "in no directory of PATH"),
+        (SpawnSpec([b"/bin/true"], [b"x" * (1 << 18)], []), "too long"),
+        (SpawnSpec([b"/nonexistent"], [b"x"], []), ""),
+    ],
+)
+def test_a_refusal_says_what_to_do(spec: SpawnSpec, hint: str) -> None:
+    with pytest.raises(SpawnError) as caught:
+        Child(spec).start(spec)
+    assert hint in caught.value.hint
+    assert bool(hint) == bool(caught.value.hint)
+
+
+def test_a_missing_interpreter_is_not_called_a_missing_file(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/nonexistent/interpreter\n")
+    script.chmod(0o755)
+    spec = SpawnSpec([os.fsencode(script)], [b"script"], [])
+    with pytest.raises(FileNotFoundError, match="its interpreter"):
+        Child(spec).start(spec)
+    relative = SpawnSpec([b"./script"], [b"script"], [], cwd=os.fsencode(tmp_path))
+    with pytest.raises(FileNotFoundError, match="its interpreter"):
+        Child(relative).start(relative)
+
+
+def test_a_name_in_no_directory_is_named_as_it_was_given() -> None:
+    spec = SpawnSpec([b"/usr/bin/nope", b"/bin/nope"], [b"nope"], [])
+    with pytest.raises(FileNotFoundError) as caught:
+        Child(spec).start(spec)
+    assert caught.value.filename == "nope"
+
+
+def python(code: str, disabled: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PROCREACTOR_DISABLE": disabled}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100
+    )
+
+
+def test_features_are_disabled_by_the_environment_at_the_first_spawn_not_at_import() -> None:
+    code = (
+        "import os\n"
+        "from procreactor.kernel import children\n"
+        "os.environ['PROCREACTOR_DISABLE'] = ' clone3 , close_range,'\n"
+        "print(*sorted(children.in_use()))"
+    )
+    assert not {"clone3", "close_range"} & set(python(code, "pidfd").stdout.split())
+
+
+def test_an_unknown_feature_is_named_and_so_are_the_known_ones() -> None:
+    answer = python("from procreactor.kernel import children; children.in_use()", "clone3,warp")
+    assert answer.returncode == 1
+    assert "unknown feature 'warp'" in answer.stderr
+    assert "close_range" in answer.stderr
+
+
+def test_the_names_of_the_features_are_those_of_the_binding() -> None:
+    assert children.in_use() <= binding.feature_names(0xFFFF)
+
+
+WITHOUT_PIDFD = """
+import os, select, signal, threading
+from procreactor.kernel.children import Child
+from procreactor.model import SpawnSpec
+
+def start(script):
+    spec = SpawnSpec([b"/bin/sh"], [b"sh", b"-c", script], [])
+    child = Child(spec)
+    child.start(spec)
+    assert child.pidfd == -1 and child.exit_fd >= 0 and "pidfd" not in child.mode
+    return child
+
+def end(child):
+    assert select.select([child.exit_fd], [], [], 30)[0]
+    return child.try_reap()
+
+assert end(start(b"exit 7")).code == 7
+child = start(b"exec sleep 600")
+assert child.try_reap() is None
+child.send_signal(signal.SIGTERM)
+assert end(child).signal == signal.SIGTERM
+try:
+    child.send_signal(signal.SIGTERM)
+except ProcessLookupError:
+    pass
+else:
+    raise AssertionError
+child = start(b"exec sleep 600")
+child.abandon()
+assert (child.pid, child.exit_fd) == (-1, -1)
+child = start(b"exit 1")
+os.waitpid(child.pid, 0)
+assert end(child).code is None
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(30)
+print(len(os.listdir("/proc/self/fd")))
+"""
+
+
+def test_without_pidfds_a_thread_notices_the_exit_and_leaves_no_fd() -> None:
+    baseline = python("import os, procreactor.kernel.children as c; c.in_use(); "
+                      "c.binding.reserve(); print(len(os.listdir('/proc/self/fd')))", "pidfd")  # fmt: skip
+    answer = python(WITHOUT_PIDFD, "pidfd")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == baseline.stdout
+
+
+NO_ROOM_TO_WATCH = """
+import errno, os, resource, sys, threading
+from fdtables import own_table, room_for
+from procreactor.errors import SpawnError
+from procreactor.kernel.children import Child, in_use
+from procreactor.core import binding
+from procreactor.model import SpawnSpec
+
+in_use()
+binding.reserve()
+spec = SpawnSpec([b"/bin/sleep"], [b"sleep", b"600"], [])
+for room in (0, 1):
+    before = own_table()
+    with room_for(room):
+        child = Child(spec)
+        try:
+            child.start(spec)
+        except SpawnError as error:
+            assert error.errno == errno.EMFILE and error.stage, error
+            child.abandon()
+        else:
+            raise AssertionError
+    assert own_table() == before, room
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        pass
+    else:
+        raise AssertionError("a child is left")
+assert threading.active_count() == 1
+"""
+
+
+def test_without_pidfds_and_without_room_for_their_substitute_nothing_is_left() -> None:
+    env = {
+        **os.environ,
+        "PROCREACTOR_DISABLE": "pidfd",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+    }
+    answer = subprocess.run(
+        [sys.executable, "-c", NO_ROOM_TO_WATCH], env=env, capture_output=True, timeout=100
+    )
+    assert answer.returncode == 0, answer.stderr.decode()

@@ -1,0 +1,123 @@
+"""Who a child is to be. Run as root and as a user without any rights, so without a fake database."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from procreactor.kernel.users import resolve_identity
+from procreactor.model import Identity
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+def uid_without_entry() -> int:
+    taken = {entry.pw_uid for entry in pwd.getpwall()}
+    return next(uid for uid in range(54321, 64321) if uid not in taken)
+
+
+def test_nothing_asked_is_nothing_changed() -> None:
+    assert resolve_identity(None, None) is None
+
+
+@as_root
+def test_a_uid_alone_takes_that_users_gid_and_groups() -> None:
+    assert resolve_identity(NOBODY.pw_uid, None) == Identity(
+        NOBODY.pw_uid,
+        NOBODY.pw_gid,
+        tuple(os.getgrouplist("nobody", NOBODY.pw_gid)),
+    )
+
+
+@as_root
+def test_the_groups_include_the_given_gid() -> None:
+    identity = resolve_identity(NOBODY.pw_uid, 12345)
+    assert identity is not None
+    assert identity.gid == 12345
+    assert 12345 in identity.groups
+
+
+@as_root
+def test_every_user_gets_the_groups_of_the_database() -> None:
+    for entry in pwd.getpwall():
+        if entry.pw_uid == 0:
+            continue
+        member_of = {group.gr_gid for group in grp.getgrall() if entry.pw_name in group.gr_mem}
+        first = pwd.getpwuid(entry.pw_uid)  # of several names for one uid, the first counts
+        identity = resolve_identity(first.pw_uid, None)
+        assert identity is not None
+        if first.pw_name == entry.pw_name:
+            assert set(identity.groups) == member_of | {entry.pw_gid}
+
+
+@as_root
+def test_a_uid_without_an_entry_gets_no_groups_and_keeps_our_gid() -> None:
+    uid = uid_without_entry()
+    assert resolve_identity(uid, None) == Identity(uid, os.getegid(), ())
+    assert resolve_identity(uid, 777) == Identity(uid, 777, ())
+
+
+@as_root
+def test_a_gid_alone_keeps_the_uid() -> None:
+    identity = resolve_identity(None, 12345)
+    assert identity is not None
+    assert (identity.uid, identity.gid) == (os.geteuid(), 12345)
+    assert 12345 in identity.groups
+
+
+ASK = """
+import json, os, sys
+from procreactor.kernel.users import resolve_identity
+gid, uid, groups = json.loads(sys.argv[1])
+os.setgroups(groups); os.setresgid(*gid); os.setresuid(*uid)
+answers = [resolve_identity(*question) for question in json.loads(sys.argv[2])]
+print(json.dumps([a and [a.uid, a.gid, list(a.groups)] for a in answers]))
+"""
+
+
+def ask_as(
+    uid: tuple[int, int, int],
+    gid: tuple[int, int, int],
+    groups: list[int],
+    questions: list[tuple[int | None, int | None]],
+) -> list[Any]:
+    """What the function answers in a process with these ids (which must not need files any more)."""
+    command = [sys.executable, "-c", ASK, json.dumps([gid, uid, groups]), json.dumps(questions)]
+    answers: list[Any] = json.loads(subprocess.check_output(command, text=True))
+    return answers
+
+
+@as_root
+def test_a_user_who_asks_for_his_own_ids_changes_nothing_and_keeps_his_groups() -> None:
+    answers = ask_as((1234,) * 3, (777,) * 3, [888], [(1234, 777), (None, 777), (1234, None)])
+    assert answers == [None, None, None]
+
+
+@as_root
+def test_a_user_who_asks_for_other_ids_gets_a_request_that_the_kernel_may_refuse() -> None:
+    assert ask_as((1234,) * 3, (777,) * 3, [], [(0, 0)]) == [
+        [0, 0, os.getgrouplist(pwd.getpwuid(0).pw_name, 0)]
+    ]
+
+
+@as_root
+def test_ids_that_are_only_effectively_the_wanted_ones_are_still_a_change() -> None:
+    (answer,) = ask_as((0, 1234, 0), (777,) * 3, [], [(1234, 777)])
+    assert answer == [1234, 777, []]
+
+
+@as_root
+def test_root_with_groups_that_are_not_its_own_sheds_them() -> None:
+    name = pwd.getpwuid(0).pw_name
+    own = os.getgrouplist(name, 0)
+    assert ask_as((0,) * 3, (0,) * 3, own, [(0, 0)]) == [None]
+    assert ask_as((0,) * 3, (0,) * 3, [*own, 999], [(0, 0)]) == [[0, 0, own]]
