@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support import DEADLINE_S, PYTHON, run_until
+
 import procreactor
 from procreactor.internet.defer import Deferred
 from procreactor.internet.epollreactor import EPollReactor
 from procreactor.python.failure import Failure
-from support import DEADLINE_S, PYTHON, run_until
 
 T = TypeVar("T")
 

@@ -155,7 +155,7 @@ def spawn(spec: SpawnSpec, call: SpawnCall) -> None:
 
 
 def _raise_spawn_error(spec: SpawnSpec, stage: int, error: int, index: int) -> None:
-    filename: bytes | None = spec.candidates[0]
+    filename: bytes | None = spec.candidates[0] if spec.candidates else None
     hint = ""
     if stage == lib.PR_STAGE_EXEC:
         filename = spec.candidates[max(index, 0)]

@@ -8,8 +8,9 @@ that standard error is logged.
 As in Twisted, the Deferred of `ProcessEndpoint.connect` has fired when it is returned, with the
 protocol, connected, or with what spawnProcess raised. Beyond Twisted:
 
-* getPeer and getHost of the transport return a `ProcessAddress`: a protocol that logs its peer
-  need not know that it is a child. stopProducing closes the stream.
+* The transport has what protocols of connections ask of theirs, and Twisted's raises for: getPeer
+  and getHost return a `ProcessAddress`, ``disconnecting`` says whether loseConnection was called
+  (line receivers look at it), and stopProducing closes the stream.
 * A factory that makes no protocol starts no child: the Deferred fails with NoProtocol.
 * ProcessEndpoint takes the keyword arguments that spawnProcess takes beyond Twisted's.
 """
@@ -126,9 +127,11 @@ class _StreamProtocol(ProcessProtocol):
 class _StreamTransport:
     """What the protocol sees of its child: ITransport, IProcessTransport, IConsumer, IPushProducer.
 
-    The methods are the process's own, so a write costs no call more; what else the process has is
+    Most methods are the process's own, so a write costs no call more; what else the process has is
     not here, so that no protocol comes to depend on it.
     """
+
+    disconnecting = False
 
     def __init__(self, process: Process | PTYProcess, address: ProcessAddress) -> None:
         self._process = process
@@ -136,7 +139,6 @@ class _StreamTransport:
         self.write = process.write
         self.writeSequence = process.writeSequence
         self.writeToChild = process.writeToChild
-        self.loseConnection = self.stopProducing = process.loseConnection
         self.closeStdin = process.closeStdin
         self.closeStdout = process.closeStdout
         self.closeStderr = process.closeStderr
@@ -150,6 +152,13 @@ class _StreamTransport:
     @property
     def pid(self) -> int | None:
         return self._process.pid
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+        self._process.loseConnection()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
 
     def getPeer(self) -> ProcessAddress:
         return self._address

@@ -90,6 +90,9 @@ _TCP_CLOSE = 7  # include/net/tcp_states.h: nothing is left of the connection
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger of socket(7): on, for 0 seconds
 
+_DISCARDS = 16
+"""How often a close reads on: more than the peer sends by mistake, less than a flood."""
+
 _KEY = 0
 """Readers and writers say whose data they bring; a connection has one of each."""
 
@@ -290,9 +293,13 @@ class Connection:
         is_broken = self._is_broken()
         if self._half_closing and not is_broken and not self.disconnecting:
             self._half_closed = True
-            self.socket.shutdown(socket.SHUT_WR)
-        elif self.disconnecting or not self._reader.listens:
+            _shut_down(self.socket, socket.SHUT_WR)
+        elif self.disconnecting:
             self._lose(Failure(ConnectionLost() if is_broken else ConnectionDone()))
+        elif not self._reader.listens:
+            self._lose(Failure(ConnectionLost()))
+        else:
+            self._reader.failed |= is_broken  # the write took the error; the read will see an end
 
     def _is_broken(self) -> bool:
         if self._half_closed:
@@ -322,6 +329,7 @@ class Connection:
         if self._aborting:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         else:
+            _discard_unread(self.socket)
             _shut_down(self.socket)
         self.socket.close()
 
@@ -551,8 +559,22 @@ def _address(sockaddr: tuple[Any, ...]) -> IPv4Address | IPv6Address:
     return IPv6Address("TCP", host, port, flow_info, scope)
 
 
-def _shut_down(sock: socket.socket) -> None:
+def _discard_unread(sock: socket.socket) -> None:
+    """Take what nobody will read, within reason.
+
+    Closed over it, the connection would be reset (RFC 2525, 2.17), and the peer lose what the
+    kernel has still to send.
+    """
     try:
-        sock.shutdown(socket.SHUT_RDWR)
+        for _ in range(_DISCARDS):
+            if not sock.recv(READ_SIZE_BYTES):
+                return
+    except OSError:
+        pass  # nothing there, or nobody
+
+
+def _shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+    try:
+        sock.shutdown(how)
     except OSError:
         pass  # the peer was faster

@@ -23,7 +23,7 @@ import signal
 import threading
 
 from procreactor.core import binding
-from procreactor.errors import SpawnError
+from procreactor.errors import SpawnError, spawn_error
 from procreactor.model import ExitStatus, SpawnSpec
 
 __all__ = ["Child", "in_use"]
@@ -75,26 +75,28 @@ class Child:
         _Ladder.apply()
         try:
             binding.spawn(spec, self._call)
+            self.pidfd = self._call.pidfd
+            self._exit_fd = self.pidfd if self.pidfd >= 0 else _watch_by_thread(self._call.pid)
         except SpawnError as error:
+            self.abandon()
             _explain(error, spec)
             raise
         self.ours = self._call.ours
         self.mode = self._call.mode
         self.pid = self._call.pid
-        self.pidfd = self._call.pidfd
-        self._exit_fd = self.pidfd if self.pidfd >= 0 else _watch_by_thread(self.pid)
 
     def abandon(self) -> None:
         """Kill and reap what `start` may have made, and close all fds, as if it had not been.
 
-        For a spawn that was interrupted before anyone else knew of the child.
+        For a spawn that was interrupted before anyone else knew of the child. Idempotent.
         """
-        if self._call.pid < 0:
+        call, self._call = self._call, binding.SpawnCall(0)
+        if call.pid < 0:
             return
-        for fd in self._call.ours:
+        for fd in call.ours:
             if fd >= 0:
                 os.close(fd)
-        self.pid, self.pidfd = self._call.pid, self._call.pidfd
+        self.pid, self.pidfd = call.pid, call.pidfd
         try:
             binding.send_signal(self.pidfd, self.pid, signal.SIGKILL)
         except OSError:
@@ -165,17 +167,29 @@ def _explain(error: SpawnError, spec: SpawnSpec) -> None:
 
 
 def _watch_by_thread(pid: int) -> int:
-    """Return an eventfd that is readable once *pid* has ended; the caller closes it."""
-    fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    # The thread writes to a copy of its own: by then the caller may have closed the first, and the
-    # number may belong to another file.
-    theirs = os.dup(fd)
+    """Return an eventfd that is readable once *pid* has ended; the caller closes it.
 
-    def wait() -> None:
-        binding.wait_exit(pid)
-        os.eventfd_write(theirs, 1)
-        os.close(theirs)
+    SpawnError (EMFILE, ENFILE; EAGAIN: no thread to be had).
+    """
+    fds: list[int] = []
+    try:
+        fds.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        # The thread writes to a copy of its own: by then the caller may have closed the first, and
+        # the number may belong to another file.
+        fds.append(os.dup(fds[0]))
+        # A daemon: an interpreter that exits does not wait for its children.
+        threading.Thread(
+            target=_wait_and_tell, args=(pid, fds[1]), name=f"procreactor-wait-{pid}", daemon=True
+        ).start()
+    except (OSError, RuntimeError) as error:
+        for fd in fds:
+            os.close(fd)
+        number = error.errno if isinstance(error, OSError) else None
+        raise spawn_error(number or errno.EAGAIN, "exit watch") from error
+    return fds[0]
 
-    # A daemon: an interpreter that exits does not wait for its children.
-    threading.Thread(target=wait, name=f"procreactor-wait-{pid}", daemon=True).start()
-    return fd
+
+def _wait_and_tell(pid: int, fd: int) -> None:
+    binding.wait_exit(pid)
+    os.eventfd_write(fd, 1)
+    os.close(fd)

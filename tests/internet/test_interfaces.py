@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import make_reactor, spawn_and_finish
 from twisted.internet import interfaces as twisted_interfaces
 
 from procreactor.internet import interfaces
@@ -18,7 +19,6 @@ from procreactor.internet.interfaces import InterfaceClass
 from procreactor.internet.process import Process, PTYProcess
 from procreactor.internet.protocol import Factory, ProcessProtocol, Protocol
 from procreactor.internet.task import Clock
-from support import make_reactor, spawn_and_finish
 
 NAMES = sorted(set(interfaces.__all__) - {"Interface", "InterfaceClass"})
 ALL: list[InterfaceClass] = [getattr(interfaces, name) for name in NAMES]
@@ -103,7 +103,11 @@ def test_not_everything_is_an_address() -> None:
 
 def test_an_object_of_a_derived_class_provides_the_interface() -> None:
     class Producer(interfaces.IPullProducer):
-        pass
+        def resumeProducing(self) -> None:
+            pass
+
+        def stopProducing(self) -> None:
+            pass
 
     assert interfaces.IPullProducer.providedBy(Producer())
     assert interfaces.IProducer.providedBy(Producer())
@@ -111,10 +115,10 @@ def test_an_object_of_a_derived_class_provides_the_interface() -> None:
 
 
 def test_providedBy_is_no_member_that_objects_need_or_get() -> None:
-    class Port(interfaces.IListeningPort):
+    class Somewhere(interfaces.IAddress):
         pass
 
-    assert not hasattr(Port(), "providedBy")
+    assert not hasattr(Somewhere(), "providedBy")
     assert all("providedBy" not in interface._members() for interface in ALL)
 
 
@@ -139,7 +143,7 @@ def test_the_reactor_has_the_types_of_its_interfaces(reactor: EPollReactor) -> N
     threads: interfaces.IReactorThreads = reactor
     fds: interfaces.IReactorFDSet = reactor
     tcp: interfaces.IReactorTCP = reactor
-    assert process is time is core is threads is fds is tcp
+    assert all(one is reactor for one in (process, time, core, threads, fds, tcp))
 
 
 def test_the_reactor_is_no_transport(reactor: EPollReactor) -> None:

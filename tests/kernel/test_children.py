@@ -316,9 +316,18 @@ print(len(os.listdir("/proc/self/fd")))
 """
 
 
+COUNT_FDS = """
+import os
+from procreactor.core import binding
+from procreactor.kernel import children
+children.in_use()
+binding.reserve()
+print(len(os.listdir("/proc/self/fd")))
+"""
+
+
 def test_without_pidfds_a_thread_notices_the_exit_and_leaves_no_fd() -> None:
-    baseline = python("import os, procreactor.kernel.children as c; c.in_use(); "
-                      "c.binding.reserve(); print(len(os.listdir('/proc/self/fd')))", "pidfd")  # fmt: skip
+    baseline = python(COUNT_FDS, "pidfd")
     answer = python(WITHOUT_PIDFD, "pidfd")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout == baseline.stdout

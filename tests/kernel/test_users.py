@@ -1,4 +1,4 @@
-"""Who a child is to be. Run as root and as a user without any rights, so without a fake database."""
+"""Who a child is to be, asked as root and as users without rights, of the real user database."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def ask_as(
     groups: list[int],
     questions: list[tuple[int | None, int | None]],
 ) -> list[Any]:
-    """What the function answers in a process with these ids (which must not need files any more)."""
+    """What the function answers in a process with these ids."""
     command = [sys.executable, "-c", ASK, json.dumps([gid, uid, groups]), json.dumps(questions)]
     answers: list[Any] = json.loads(subprocess.check_output(command, text=True))
     return answers

@@ -1,0 +1,102 @@
+"""Runs one function of a test file in a process of its own.
+
+For tests whose subject is the state of the whole process: SIGCHLD ignored, signals sent to the
+process group, limits, namespaces, another kernel feature taken away. The function stands in the test
+file, beside the test that calls it; it is run in a fresh interpreter that leads a session of its own,
+its arguments and its result go through JSON, and what it leaves behind (fds, children, threads) fails
+the test as it would in any other.
+
+    def exit_code_with_sigchld_ignored(program: str) -> int: ...
+
+    def test_...() -> None:
+        assert alone(exit_code_with_sigchld_ignored, program) == 3
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import IO, Any
+
+from support import PYTHON
+
+__all__ = ["alone"]
+
+DEADLINE_S = 90
+
+
+def alone(function: Callable[..., Any], *args: object, disable: str = "") -> Any:
+    """Return what ``function(*args)`` returns in a process of its own; fail the test as it does.
+
+    *disable* names kernel features, as PROCREACTOR_DISABLE takes them.
+    """
+    read_fd, write_fd = os.pipe()
+    with open(read_fd, "rb") as result, tempfile.TemporaryFile() as said:
+        command = [PYTHON, "-X", "faulthandler", "-W", "error", __file__]
+        command += [function.__code__.co_filename, function.__name__, json.dumps(args)]
+        process = subprocess.Popen(
+            [*command, str(write_fd)],
+            env={**os.environ, "PROCREACTOR_DISABLE": disable},
+            pass_fds=[write_fd],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        os.close(write_fd)
+        _wait(process, said)
+        return json.loads(result.read())
+
+
+def _wait(process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+    try:
+        code: int | str = process.wait(DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        code = f"none within {DEADLINE_S} s"
+    finally:
+        _kill_session(process.pid)
+        process.wait()
+    said.seek(0)
+    assert code == 0, f"exit code {code}\n{said.read().decode(errors='replace')}"
+
+
+def _kill_session(pid: int) -> None:
+    """Kill what is left of the group that *pid* leads; nothing is, when all is well."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _main(path: str, name: str, args: str, result_fd: str) -> None:
+    from conftest import child_pids, open_fds  # imports pytest, which the caller has no use for
+
+    from procreactor.core import binding
+
+    fd = int(result_fd)
+    os.set_inheritable(fd, False)
+    function = runpy.run_path(path)[name]
+    binding.reserve()
+    fds = open_fds()
+    result = function(*json.loads(args))
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        thread.join(5)
+    gc.collect()
+    left = {number: what for number, what in open_fds().items() if fds.get(number) != what}
+    assert not left, f"fds left: {left}"
+    assert set(open_fds()) >= set(fds), "fds closed that were not the function's"
+    assert not child_pids(), f"children left: {child_pids()}"
+    assert threading.active_count() == 1, f"threads left: {threading.enumerate()}"
+    os.write(fd, json.dumps(result).encode())
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,405 @@
+"""Every field of a request reaches the child, and every refusal comes back in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from procreactor._core import lib
+from procreactor.core import binding
+from procreactor.errors import SpawnError
+from procreactor.model import ExitStatus, Identity, PipeEnd, Redirect, RlimitSetting, SpawnSpec
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+STDOUT = [Redirect(1, PipeEnd.WE_READ)]
+
+
+def run(spec: SpawnSpec) -> tuple[bytes, ExitStatus]:
+    """What the child of *spec*, whose first redirect is its fd 1, wrote, and how it ended."""
+    call = binding.SpawnCall(len(spec.redirects))
+    binding.spawn(spec, call)
+    output = b""
+    os.set_blocking(call.ours[0], True)
+    while data := os.read(call.ours[0], 65536):
+        output += data
+    os.close(call.ours[0])
+    return output, end(call)
+
+
+def end(call: binding.SpawnCall) -> ExitStatus:
+    """Wait for the child to end, and reap it."""
+    binding.wait_exit(call.pid)
+    status = binding.reap(call.pidfd, call.pid)
+    if call.pidfd >= 0:
+        os.close(call.pidfd)
+    assert status is not None
+    return status
+
+
+def sh(script: str, **fields: Any) -> SpawnSpec:
+    fields = {"env": [b"PATH=/usr/bin:/bin"], "redirects": STDOUT, **fields}
+    return SpawnSpec([b"/bin/sh"], [b"sh", b"-c", script.encode()], **fields)
+
+
+def said(script: str, **fields: Any) -> str:
+    """What the script wrote; it must have ended well."""
+    output, status = run(sh(script, **fields))
+    assert status.ok, status
+    return output.decode().strip()
+
+
+def refused(spec: SpawnSpec) -> SpawnError:
+    call = binding.SpawnCall(len(spec.redirects))
+    with pytest.raises(SpawnError) as caught:
+        binding.spawn(spec, call)
+    assert (call.pid, call.pidfd) == (-1, -1)
+    assert call.ours == [-1] * len(spec.redirects)
+    return caught.value
+
+
+# --- what goes in -------------------------------------------------------------------------------
+
+
+def test_a_call_that_has_not_been_made_owns_nothing() -> None:
+    call = binding.SpawnCall(3)
+    assert (call.pid, call.pidfd, call.ours, call.mode) == (-1, -1, [-1, -1, -1], frozenset())
+
+
+def test_the_arguments_arrive_whatever_their_bytes_are() -> None:
+    argv = [b"printf", b"%s|", b"", b" a b ", b"\xff\xfe", b"x" * 100_000, "ü€".encode()]
+    output, _ = run(SpawnSpec([b"/usr/bin/printf"], argv, [], STDOUT))
+    assert output == b"".join(argument + b"|" for argument in argv[2:])
+
+
+def test_argv0_is_the_first_argument_and_not_the_file() -> None:
+    output, _ = run(SpawnSpec([b"/bin/sh"], [b"another name", b"-c", b'echo "$0"'], [], STDOUT))
+    assert output == b"another name\n"
+
+
+@pytest.mark.parametrize("env", [[], [b"A=1"], [b"A=", b"B=x=y", b"C=\xff"]])
+def test_the_environment_is_exactly_what_was_given(env: Sequence[bytes]) -> None:
+    output, _ = run(SpawnSpec([b"/usr/bin/env"], [b"env"], env, STDOUT))
+    assert output.splitlines() == env
+
+
+def test_the_first_candidate_that_can_be_run_is_run() -> None:
+    spec = SpawnSpec([b"/nonexistent/printf", b"/usr/bin/printf"], [b"printf", b"ok"], [], STDOUT)
+    assert run(spec)[0] == b"ok"
+
+
+def test_it_starts_in_the_given_directory(tmp_path: Path) -> None:
+    assert said("pwd -P", cwd=os.fsencode(tmp_path)) == str(tmp_path.resolve())
+    assert said("pwd -P") == str(Path.cwd())
+
+
+def test_each_redirect_gets_its_own_end() -> None:
+    call = binding.SpawnCall(4)
+    spec = sh(
+        "cat; echo to2 >&2; echo to5 >&5",
+        redirects=[
+            Redirect(2, PipeEnd.WE_READ),
+            Redirect(0, PipeEnd.WE_WRITE),
+            Redirect(1, 2),
+            Redirect(5, PipeEnd.WE_READ),
+        ],
+    )
+    binding.spawn(spec, call)
+    err, stdin, unmapped, five = call.ours
+    assert unmapped == -1
+    os.close(stdin)
+    assert end(call).ok
+    assert os.read(err, 100) == b"to2\n"
+    assert os.read(five, 100) == b"to5\n"
+    os.close(err)
+    os.close(five)
+
+
+def test_our_ends_do_not_block_and_are_not_inherited() -> None:
+    call = binding.SpawnCall(2)
+    binding.spawn(
+        sh("exit", redirects=[Redirect(0, PipeEnd.WE_WRITE), Redirect(1, PipeEnd.WE_READ)]), call
+    )
+    for fd in call.ours:
+        assert not os.get_blocking(fd)
+        assert not os.get_inheritable(fd)
+        os.close(fd)
+    end(call)
+
+
+def test_the_umask_and_the_limits_are_set() -> None:
+    soft, hard = 100, 200
+    limits = [
+        RlimitSetting(resource.RLIMIT_NOFILE, soft, hard),
+        RlimitSetting(resource.RLIMIT_CORE, 0, 0),
+    ]
+    text = said("umask; ulimit -Sn; ulimit -Hn; ulimit -c", umask=0o027, rlimits=limits)
+    assert text.split() == ["0027", "100", "200", "0"]
+
+
+def test_an_unlimited_limit_fits() -> None:
+    infinite = (1 << 64) - 1
+    if resource.getrlimit(resource.RLIMIT_CPU)[1] != resource.RLIM_INFINITY:
+        pytest.skip("the limit is set and cannot be lifted")
+    limits = [RlimitSetting(resource.RLIMIT_CPU, infinite, infinite)]
+    assert said("ulimit -t", rlimits=limits) == "unlimited"
+
+
+def test_the_niceness_is_added() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert int(said("nice", nice=3)) == min(before + 3, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+STAT = "cut -d' ' -f5,6 /proc/$$/stat; echo $$"
+
+
+def test_session_and_group_are_inherited_or_its_own() -> None:
+    group, session, _ = map(int, said(STAT).split())
+    assert (group, session) == (os.getpgrp(), os.getsid(0))
+    group, session, pid = map(int, said(STAT, process_group=0).split())
+    assert (group, session) == (pid, os.getsid(0))
+    group, session, pid = map(int, said(STAT, new_session=True).split())
+    assert (group, session) == (pid, pid)
+    group, *_ = map(int, said(STAT, process_group=os.getpgrp()).split())
+    assert group == os.getpgrp()
+
+
+def status_of(**fields: Any) -> dict[str, str]:
+    """The child's own /proc/self/status; cat, because a shell changes its mask."""
+    spec = SpawnSpec([b"/bin/cat"], [b"cat", b"/proc/self/status"], [], STDOUT, **fields)
+    lines = run(spec)[0].decode().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def bits(signals: Iterable[int]) -> int:
+    return sum(1 << (number - 1) for number in signals)
+
+
+def test_the_signal_mask_is_inherited_or_the_given_one() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        assert int(status_of()["SigBlk"], 16) == bits({*before, signal.SIGUSR1})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    for given in (frozenset({1, 15, 64}), frozenset[int]()):
+        assert int(status_of(signal_mask=given)["SigBlk"], 16) == bits(given)
+
+
+def test_no_signal_is_ignored_in_the_child() -> None:
+    assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN  # Python's own doing
+    assert int(status_of()["SigIgn"], 16) == 0
+
+
+def test_no_new_privileges_is_set_when_asked_for() -> None:
+    assert status_of()["NoNewPrivs"] == "0"
+    assert status_of(no_new_privileges=True)["NoNewPrivs"] == "1"
+
+
+@as_root
+def test_the_identity_is_complete() -> None:
+    status = status_of(identity=Identity(12345, 54321, (7, 8, 9)))
+    assert status["Uid"].split() == ["12345"] * 4
+    assert status["Gid"].split() == ["54321"] * 4
+    assert status["Groups"].split() == ["7", "8", "9"]
+
+
+@as_root
+def test_the_identity_may_have_many_groups() -> None:
+    groups = tuple(range(1000, 2000))
+    status = status_of(identity=Identity(1, 1, groups))
+    assert tuple(map(int, status["Groups"].split())) == groups
+
+
+DIES_WITH_US = """
+import os, sys
+from procreactor.core import binding
+from procreactor.model import Redirect, SpawnSpec
+spec = SpawnSpec([b"/bin/sleep"], [b"sleep", b"600"], [], [Redirect(1, 1)], parent_death_signal=9)
+binding.spawn(spec, binding.SpawnCall(1))
+"""
+
+
+def test_a_death_signal_ends_it_with_its_parent() -> None:
+    # The child holds the pipe that is read here: the end of file is its death.
+    subprocess.run([sys.executable, "-c", DIES_WITH_US], check=True, capture_output=True)
+
+
+# --- what comes back ----------------------------------------------------------------------------
+
+
+def test_a_missing_file_is_named() -> None:
+    error = refused(SpawnSpec([b"/nonexistent/x"], [b"x"], []))
+    assert isinstance(error, FileNotFoundError)
+    assert (error.stage, error.filename) == ("exec", "/nonexistent/x")
+
+
+def test_of_several_candidates_the_one_that_decided_is_named(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.write_text("")
+    candidates = [b"/nonexistent/locked", os.fsencode(locked), b"/nonexistent/2/locked"]
+    error = refused(SpawnSpec(candidates, [b"locked"], []))
+    assert isinstance(error, PermissionError)
+    assert error.filename == str(locked)
+
+
+def test_a_missing_directory_is_named() -> None:
+    error = refused(sh("exit", cwd=b"/nonexistent/dir"))
+    assert isinstance(error, FileNotFoundError)
+    assert (error.stage, error.filename) == ("chdir", "/nonexistent/dir")
+
+
+def test_a_source_that_is_not_open_is_named() -> None:
+    error = refused(sh("exit", redirects=[Redirect(1, PipeEnd.WE_READ), Redirect(7, 987)]))
+    assert (error.errno, error.stage) == (errno.EBADF, "dup")
+    assert "child fd 7" in error.hint
+    assert "parent fd 987" in error.hint
+
+
+def test_a_target_beyond_the_limit_is_refused() -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    error = refused(sh("exit", redirects=[Redirect(soft, 2)]))
+    assert (error.errno, error.stage) == (errno.EBADF, "dup")
+
+
+def test_a_limit_that_may_not_be_set_is_named() -> None:
+    limits = [
+        RlimitSetting(resource.RLIMIT_CORE, 0, 0),
+        RlimitSetting(resource.RLIMIT_NOFILE, 1 << 40, 1 << 40),
+    ]
+    error = refused(sh("exit", rlimits=limits))
+    assert (error.errno, error.stage) == (errno.EPERM, "rlimit")
+    assert str(1 << 40) in error.hint
+
+
+def test_a_group_that_does_not_exist_is_refused() -> None:
+    error = refused(sh("exit", process_group=2**30))
+    assert (error.stage, error.errno) == ("setpgid", errno.EPERM)
+
+
+def test_a_terminal_that_is_none_is_refused() -> None:
+    spec = sh("exit", new_session=True, controlling_tty_fd=1)
+    assert refused(spec).stage == "controlling terminal"
+
+
+def test_a_request_that_contradicts_itself_is_refused() -> None:
+    assert refused(SpawnSpec([], [b"x"], [])).stage == "request"
+    assert refused(SpawnSpec([b"/bin/true"], [], [])).stage == "request"
+    twice = [Redirect(1, PipeEnd.WE_READ), Redirect(1, 2)]
+    assert refused(sh("exit", redirects=twice)).stage == "request"
+
+
+def test_strings_with_an_embedded_nul_do_not_become_two() -> None:
+    assert refused(SpawnSpec([b"/bin/true"], [b"a\0b"], [])).stage == "request"
+
+
+def test_the_status_of_somebody_elses_child_is_empty() -> None:
+    assert binding.reap(-1, os.getppid()) == ExitStatus()
+
+
+def test_a_core_dump_is_told_apart_from_the_signal() -> None:
+    limits = [RlimitSetting(resource.RLIMIT_CORE, 0, 0)]
+    _, status = run(sh("kill -SEGV $$", rlimits=limits))
+    assert status.signal == signal.SIGSEGV
+    assert status.raw is not None
+    assert status.core_dumped == os.WCOREDUMP(status.raw)
+
+
+def test_a_signal_to_nobody_is_refused_in_the_kernels_words() -> None:
+    with pytest.raises(ProcessLookupError, match=os.strerror(errno.ESRCH)):
+        binding.send_signal(-1, 2**22 + 1, signal.SIGTERM)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        binding.send_signal(-1, os.getpid(), 99)
+
+
+def test_waiting_for_a_child_leaves_it_to_be_reaped() -> None:
+    call = binding.SpawnCall(0)
+    binding.spawn(SpawnSpec([b"/bin/true"], [b"true"], []), call)
+    binding.wait_exit(call.pid)
+    binding.wait_exit(call.pid)
+    assert end(call).ok
+    binding.wait_exit(call.pid)  # reaped: it has ended
+
+
+def test_other_threads_run_while_one_waits() -> None:
+    call = binding.SpawnCall(1)
+    binding.spawn(sh("read x", redirects=[Redirect(0, PipeEnd.WE_WRITE)]), call)
+    waiting = threading.Thread(target=binding.wait_exit, args=(call.pid,))
+    waiting.start()
+    os.close(call.ours[0])
+    waiting.join(30)
+    assert not waiting.is_alive()
+    end(call)
+
+
+# --- the rest -----------------------------------------------------------------------------------
+
+
+def test_a_pty_is_a_terminal_with_the_given_size() -> None:
+    master, slave = binding.open_pty(30, 90)
+    assert os.isatty(slave)
+    assert tuple(os.get_terminal_size(slave)) == (90, 30)
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_timer_is_readable_from_its_deadline_on() -> None:
+    fd = binding.open_timer()
+    assert not select.select([fd], [], [], 0)[0]
+    deadline_ns = time.monotonic_ns() + 10_000_000
+    binding.set_timer(fd, deadline_ns)
+    assert select.select([fd], [], [], 30)[0]
+    assert time.monotonic_ns() >= deadline_ns
+    binding.set_timer(fd, 0)
+    assert not select.select([fd], [], [], 0)[0]
+    os.close(fd)
+
+
+def test_setting_what_is_no_timer_is_refused() -> None:
+    read_end, write_end = os.pipe()
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        binding.set_timer(read_end, 1)
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_reserving_again_opens_nothing() -> None:
+    before = os.listdir("/proc/self/fd")
+    binding.reserve()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_features_have_names_and_unknown_ones_are_refused() -> None:
+    assert binding.feature_names(0) == frozenset()
+    everything = binding.feature_names(0xFFFF)
+    assert everything == {"clone3", "pidfd", "unshare", "close_range", "vfork", "helper"}
+    assert binding.features() <= everything
+    with pytest.raises(ValueError, match="unknown feature 'teleport'; known are clone3"):
+        binding.disable(["clone3", "teleport"])
+    binding.disable([])
+
+
+def test_the_mode_names_the_features_of_one_spawn() -> None:
+    call = binding.SpawnCall(0)
+    binding.spawn(SpawnSpec([b"/bin/true"], [b"true"], []), call)
+    assert call.mode <= binding.features()
+    end(call)
+
+
+def test_every_stage_has_words_of_its_own() -> None:
+    texts = [binding.stage_text(stage) for stage in range(lib.PR_STAGE_COUNT)]
+    assert len(set(texts)) == len(texts)
+    assert "unknown stage" not in texts
+    assert binding.stage_text(-1) == binding.stage_text(lib.PR_STAGE_COUNT) == "unknown stage"

@@ -1,0 +1,465 @@
+"""One turn after the other: calls, timers, fds; errors, closes, threads, signals and hosts."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from procreactor.kernel.poller import HANGUP, READ, WRITE
+from procreactor.loop.eventloop import EventLoop
+
+DEADLINE_S = 30
+
+
+@pytest.fixture
+def loop() -> Iterator[EventLoop]:
+    made = EventLoop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    yield ends
+    for fd in ends:
+        try:
+            os.close(fd)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+
+
+def run_until(loop: EventLoop, condition: Callable[[], object]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end
+        loop.run_once(end - time.monotonic())
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+def test_calls_are_made_in_their_order_in_the_next_turn(loop: EventLoop) -> None:
+    made: list[object] = []
+    for number in range(3):
+        loop.call_soon(made.append, number)
+    assert made == []
+    loop.run_once()
+    assert made == [0, 1, 2]
+
+
+def test_a_call_that_asks_for_another_does_not_keep_the_turn(loop: EventLoop) -> None:
+    made = 0
+
+    def again() -> None:
+        nonlocal made
+        made += 1
+        loop.call_soon(again)
+
+    loop.call_soon(again)
+    loop.run_once()
+    assert made == 1
+    loop.run_once()
+    assert made == 2
+
+
+def test_a_turn_with_calls_waiting_does_not_wait(loop: EventLoop) -> None:
+    made: list[str] = []
+    loop.call_soon(loop.call_soon, made.append, "second")
+    loop.run_once()  # has the first; would wait for ever if it did not know of the second
+    loop.run_once()
+    assert made == ["second"]
+
+
+def test_a_call_that_raises_is_logged_by_name_and_the_next_is_made(
+    loop: EventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[str] = []
+
+    def explode() -> None:
+        raise ValueError("boom")
+
+    loop.call_soon(explode)
+    loop.call_soon(made.append, "after")
+    loop.run_once()
+    assert made == ["after"]
+    (record,) = caplog.records
+    assert record.name == "procreactor"
+    assert record.levelno == logging.ERROR
+    assert "explode raised" in record.getMessage()
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
+
+
+def test_what_is_no_exception_leaves_the_turn_and_nothing_is_lost(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    made: list[object] = []
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    os.write(pipe[1], b"x")
+    watch = loop.watch(pipe[0], interrupt, READ)
+    loop.call_soon(interrupt)
+    loop.call_soon(made.append, "call")
+    loop.call_later(0, interrupt)
+    loop.call_later(0, made.append, "timer")
+    interrupts = 0
+    while interrupts < 3:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_once(DEADLINE_S)
+        interrupts += 1
+    watch.on_ready = made.append
+    run_until(loop, lambda: READ in made)
+    assert made == ["call", "timer", READ]
+
+
+# --- timers ---------------------------------------------------------------------------------------
+
+
+def test_a_timer_is_never_early(loop: EventLoop) -> None:
+    made: list[float] = []
+    due_s = time.monotonic() + 0.01
+    loop.call_later(0.01, lambda: made.append(time.monotonic()))
+    run_until(loop, lambda: made)
+    assert made[0] >= due_s
+
+
+def test_timers_are_called_in_the_order_of_their_deadlines(loop: EventLoop) -> None:
+    made: list[str] = []
+    loop.call_later(0.02, made.append, "last")
+    loop.call_later(0, made.append, "first")
+    loop.call_later(0.01, made.append, "second")
+    run_until(loop, lambda: len(made) == 3)
+    assert made == ["first", "second", "last"]
+
+
+def test_a_cancelled_timer_is_not_called(loop: EventLoop) -> None:
+    made: list[str] = []
+    timer = loop.call_later(0, made.append, "cancelled")
+    loop.timers.cancel(timer)
+    loop.call_later(0, made.append, "kept")
+    run_until(loop, lambda: made)
+    assert made == ["kept"]
+
+
+def test_a_timer_cancelled_by_an_earlier_one_of_its_turn_is_not_called(loop: EventLoop) -> None:
+    made: list[str] = []
+    loop.call_later(0, lambda: loop.timers.cancel(second))
+    second = loop.call_later(0, made.append, "second")
+    loop.call_later(0, made.append, "third")
+    run_until(loop, lambda: made)
+    assert made == ["third"]
+
+
+def test_a_timer_that_raises_is_logged_and_the_next_is_called(
+    loop: EventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[str] = []
+    loop.call_later(0, lambda: made[99])
+    loop.call_later(0, made.append, "next")
+    run_until(loop, lambda: made)
+    assert len(caplog.records) == 1
+
+
+def test_a_turn_waits_no_longer_than_it_was_told(loop: EventLoop) -> None:
+    loop.call_later(3600, pytest.fail)
+    loop.run_once(0)
+    loop.run_once(0.001)
+    loop.run_once(-5)
+
+
+# --- fds ------------------------------------------------------------------------------------------
+
+
+def test_a_ready_fd_is_told_with_its_events(loop: EventLoop, pipe: tuple[int, int]) -> None:
+    told: list[int] = []
+    loop.watch(pipe[0], told.append, READ)
+    loop.run_once(0)
+    assert told == []
+    os.write(pipe[1], b"x")
+    loop.run_once()
+    assert told == [READ]
+    os.close(pipe[1])
+    loop.run_once()
+    assert told == [READ, READ | HANGUP]
+
+
+def test_interest_can_be_changed(loop: EventLoop, pipe: tuple[int, int]) -> None:
+    told: list[int] = []
+    watch = loop.watch(pipe[1], told.append, 0)
+    loop.run_once(0)
+    assert told == []
+    loop.rewatch(watch, WRITE)
+    loop.rewatch(watch, WRITE)
+    loop.run_once()
+    assert told == [WRITE]
+    loop.rewatch(watch, 0)
+    loop.run_once(0)
+    assert told == [WRITE]
+
+
+def test_an_fd_is_watched_once_and_again_after_unwatch(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    told: list[int] = []
+    watch = loop.watch(pipe[1], pytest.fail, WRITE)
+    with pytest.raises(FileExistsError):
+        loop.watch(pipe[1], told.append, WRITE)
+    loop.unwatch(watch)
+    loop.unwatch(watch)
+    assert not watch.active
+    loop.rewatch(watch, WRITE)  # of no effect
+    loop.watch(pipe[1], told.append, WRITE)
+    loop.run_once()
+    assert told == [WRITE]
+
+
+def test_a_watch_that_raises_is_logged_and_the_others_are_told(
+    loop: EventLoop, pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[int] = []
+    os.write(pipe[1], b"x")
+    loop.watch(pipe[0], lambda events: told[99], READ)
+    loop.watch(pipe[1], told.append, WRITE)
+    loop.run_once()
+    assert told == [WRITE]
+    assert len(caplog.records) == 1
+
+
+def test_an_fd_unwatched_by_an_earlier_one_of_its_turn_is_not_told(loop: EventLoop) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    told: list[int] = []
+
+    def tell(index: int) -> Callable[[int], None]:
+        def on_ready(events: int) -> None:
+            told.append(index)
+            loop.unwatch(watches[1 - index])
+
+        return on_ready
+
+    watches = [loop.watch(pipes[index][1], tell(index), WRITE) for index in range(2)]
+    loop.run_once()
+    assert len(told) == 1
+    for ends in pipes:
+        os.close(ends[0])
+        os.close(ends[1])
+
+
+def test_a_stale_event_does_not_reach_a_file_that_got_the_number_in_the_same_turn(
+    loop: EventLoop,
+) -> None:
+    ready = [os.pipe() for _ in range(2)]
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)  # with nothing to read
+    strangers: list[int] = []
+
+    def replace_the_other(index: int) -> Callable[[int], None]:
+        def on_ready(events: int) -> None:
+            for watch in watches:
+                loop.unwatch(watch)
+            number = ready[1 - index][1]
+            os.dup2(read_end, number)  # closes the file whose event is still to come
+            loop.watch(number, strangers.append, READ)
+
+        return on_ready
+
+    watches = [loop.watch(ready[index][1], replace_the_other(index), WRITE) for index in range(2)]
+    loop.run_once()
+    loop.run_once(0)
+    assert strangers == []
+    for fd in (read_end, write_end, *ready[0], *ready[1]):
+        os.close(fd)
+
+
+def test_an_fd_that_its_owner_closed_while_watched_keeps_quiet(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    copy = os.dup(pipe[1])
+    watch = loop.watch(pipe[1], pytest.fail, 0)
+    os.close(pipe[1])
+    loop.unwatch(watch)
+    loop.run_once(0)
+    os.close(copy)
+
+
+def test_closing_the_loop_lets_go_of_the_fds_of_others(pipe: tuple[int, int]) -> None:
+    loop = EventLoop()
+    before = len(os.listdir("/proc/self/fd"))
+    watch = loop.watch(pipe[0], pytest.fail, READ)
+    loop.fileno()
+    loop.close()
+    assert not watch.active
+    os.fstat(pipe[0])
+    assert len(os.listdir("/proc/self/fd")) == before - 3  # epoll and the wake-up pipe
+
+
+# --- waking ---------------------------------------------------------------------------------------
+
+
+def test_a_thread_wakes_a_loop_that_waits_for_ever(loop: EventLoop) -> None:
+    made: list[threading.Thread] = []
+
+    def ask() -> None:
+        loop.call_soon_threadsafe(lambda: made.append(threading.current_thread()))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    run_until(loop, lambda: made)
+    thread.join()
+    assert made == [threading.current_thread()]
+
+
+def test_calls_of_many_threads_all_arrive_each_in_its_threads_order(loop: EventLoop) -> None:
+    made: list[tuple[int, int]] = []
+
+    def ask(thread: int) -> None:
+        for number in range(500):
+            loop.call_soon_threadsafe(made.append, (thread, number))
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    run_until(loop, lambda: len(made) == 2000)
+    for thread in threads:
+        thread.join()
+    for index in range(4):
+        assert [number for who, number in made if who == index] == list(range(500))
+
+
+def test_wake_ends_one_wait(loop: EventLoop) -> None:
+    loop.wake()
+    loop.run_once()  # would wait for ever
+
+
+def test_a_signal_handler_can_ask_for_a_call(loop: EventLoop) -> None:
+    made: list[str] = []
+    before = signal.signal(
+        signal.SIGUSR1, lambda number, frame: loop.call_soon_threadsafe(made.append, "handled")
+    )
+    fd_before = signal.set_wakeup_fd(loop.signal_fd, warn_on_full_buffer=False)
+    try:
+        threading.Timer(0, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        run_until(loop, lambda: made)
+    finally:
+        signal.set_wakeup_fd(fd_before)
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_loops_in_several_threads_share_nothing() -> None:
+    def ping_pong(mine: EventLoop, other: EventLoop, count: list[int]) -> Callable[[], None]:
+        def on_ping() -> None:
+            count.append(1)
+            other.call_soon_threadsafe(pings[id(other)])
+
+        return on_ping
+
+    loops = [EventLoop(), EventLoop()]
+    counts: list[list[int]] = [[], []]
+    pings = {
+        id(loops[index]): ping_pong(loops[index], loops[1 - index], counts[index])
+        for index in range(2)
+    }
+    other = threading.Thread(target=run_until, args=(loops[1], lambda: len(counts[1]) >= 100))
+    other.start()
+    loops[0].call_soon(pings[id(loops[0])])
+    run_until(loops[0], lambda: len(counts[0]) >= 100)
+    other.join()
+    for loop in loops:
+        loop.close()
+
+
+# --- hosted ---------------------------------------------------------------------------------------
+
+
+def is_readable(loop: EventLoop, timeout_s: float = 0) -> bool:
+    return bool(select.select([loop.fileno()], [], [], timeout_s)[0])
+
+
+def test_the_loops_fd_is_readable_while_a_watched_fd_is_ready(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    told: list[int] = []
+    loop.watch(pipe[0], told.append, READ)
+    assert not is_readable(loop)
+    os.write(pipe[1], b"x")
+    assert is_readable(loop)
+    loop.run_once(0)
+    assert told == [READ]
+    os.read(pipe[0], 1)
+    assert not is_readable(loop)
+
+
+def test_the_loops_fd_is_readable_while_a_call_is_waiting(loop: EventLoop) -> None:
+    made: list[str] = []
+    loop.call_soon(made.append, "before the fd was asked for")
+    assert is_readable(loop)
+    loop.run_once(0)
+    assert not is_readable(loop)
+    loop.call_soon(made.append, "after")
+    assert is_readable(loop)
+    loop.run_once(0)
+    assert len(made) == 2
+    assert not is_readable(loop)
+
+
+def test_the_loops_fd_becomes_readable_when_a_timer_is_due(loop: EventLoop) -> None:
+    made: list[str] = []
+    loop.call_later(0.02, made.append, "before the fd was asked for")
+    assert is_readable(loop, DEADLINE_S)
+    while not made:
+        loop.run_once(0)
+    assert not is_readable(loop)
+    loop.call_later(0.01, made.append, "after")
+    assert is_readable(loop, DEADLINE_S)
+    loop.run_once(0)
+    assert len(made) == 2
+
+
+def test_the_loops_fd_follows_the_earliest_timer(loop: EventLoop) -> None:
+    loop.fileno()
+    loop.call_later(3600, pytest.fail)
+    assert not is_readable(loop)
+    near = loop.call_later(0, pytest.fail)
+    assert is_readable(loop, DEADLINE_S)
+    loop.timers.cancel(near)
+    loop.on_timers_changed()
+    assert not is_readable(loop)
+
+
+def test_a_timer_that_asks_for_another_is_followed(loop: EventLoop) -> None:
+    made: list[int] = []
+
+    def tick() -> None:
+        made.append(1)
+        if len(made) < 5:
+            loop.call_later(0.001, tick)
+
+    loop.fileno()
+    loop.call_later(0.001, tick)
+    while len(made) < 5:
+        assert is_readable(loop, DEADLINE_S)
+        loop.run_once(0)
+    assert not is_readable(loop)
+
+
+def test_a_loop_can_host_another(pipe: tuple[int, int]) -> None:
+    host, guest = EventLoop(), EventLoop()
+    told: list[object] = []
+    guest.watch(pipe[0], lambda events: told.append(os.read(pipe[0], 10)), READ)
+    guest.call_later(0.01, told.append, "timer")
+    host.watch(guest.fileno(), lambda events: guest.run_once(0), READ)
+    os.write(pipe[1], b"x")
+    run_until(host, lambda: len(told) == 2)
+    assert told == [b"x", "timer"]
+    host.close()
+    guest.close()
