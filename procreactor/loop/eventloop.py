@@ -118,12 +118,14 @@ class EventLoop:
     # -- turns ----------------------------------------------------------------------------------
 
     def run_once(self, timeout_s: float | None = None) -> None:
-        """Run one turn, waiting at most *timeout_s* for something to do; None waits for ever."""
-        if self._soon:
-            self._run_calls()
-        if self.timers:
-            self._run_timers()
-        for watch, events in self._ready(self._wait_s(timeout_s)):
+        """Run one turn, waiting at most *timeout_s* for something to do; None waits for ever.
+
+        A turn that made a call does not wait: the call may be what the caller waited for.
+        """
+        called = self._run_calls() if self._soon else False
+        if self.timers and self._run_timers():
+            called = True
+        for watch, events in self._ready(0 if called else self._wait_s(timeout_s)):
             if watch.active:
                 try:
                     watch.on_ready(events)
@@ -150,7 +152,7 @@ class EventLoop:
         until_s = max(0.0, deadline_s - time.monotonic())
         return until_s if wait_s < 0 else min(wait_s, until_s)
 
-    def _run_calls(self) -> None:
+    def _run_calls(self) -> bool:
         # Only those of before: a call that asks for another must not keep the loop from its fds.
         for _ in range(len(self._soon)):
             callback, args = self._soon.popleft()
@@ -158,15 +160,19 @@ class EventLoop:
                 callback(*args)
             except Exception:
                 report_callback_error(_name(callback))
+        return True
 
-    def _run_timers(self) -> None:
+    def _run_timers(self) -> bool:
+        called = False
         for timer in self.timers.pop_due(time.monotonic()):
             if self.timers.claim(timer):
+                called = True
                 try:
                     timer.callback(*timer.args, **timer.kwargs)
                 except Exception:
                     report_callback_error(_name(timer.callback))
         self.on_timers_changed()
+        return called
 
     # -- waking and hosting ---------------------------------------------------------------------
 
