@@ -36,8 +36,9 @@ from procreactor.internet.error import (
     ReactorNotRestartable,
     ReactorNotRunning,
 )
-from procreactor.internet.process import Process, PTYProcess, spawn_process
+from procreactor.internet.process import Process, PTYProcess
 from procreactor.internet.selectables import Selectables
+from procreactor.internet.spawning import spawn_process
 from procreactor.internet.tcp import Port
 from procreactor.internet.triggers import SystemEvents, TriggerID
 from procreactor.loop.eventloop import EventLoop

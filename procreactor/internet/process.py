@@ -9,50 +9,30 @@ house.md, section 7, or additions:
 - Data before a hang-up is never lost.
 - Signals may have any name ("USR1", "SIGTERM"), data may be any bytes-like object, and
   writeSequence takes any iterable.
-- Beyond Twisted: `pidfd`, `rusage`, and the keyword arguments of `spawn_process` after childFDs.
+- Beyond Twisted: `pidfd`, `rusage`, and the keyword arguments of spawnProcess after childFDs.
 
-Exceptions of the user's protocol are caught here, in `_Transport._tell` and `Process.on_data`, and
+Exceptions of the user's protocol are caught here, in `ChildTransport._tell` and `Process.on_data`, and
 nowhere else. They are logged; after one from childDataReceived that pipe is closed, as in Twisted.
 Methods are looked up at each call, because programs assign them on instances.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import inspect
-import os
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from procreactor.errors import report_callback_error, spawn_error
+from procreactor.errors import report_callback_error
 from procreactor.internet.consumer import ProducerGate
 from procreactor.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
-from procreactor.kernel.ptys import PtyPair, open_pty
-from procreactor.kernel.users import resolve_identity
+from procreactor.kernel.ptys import PtyPair
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import ExitStatus, ResourceUsage, SpawnSpec
 from procreactor.python.failure import Failure
 from procreactor.transport.outbox import BytesLike
 from procreactor.transport.process import ChildProcess, TerminalChild
-from procreactor.transport.redirects import plan_redirects
-from procreactor.transport.request import (
-    encode_argv,
-    encode_env,
-    encode_path,
-    find_candidates,
-    plan_int,
-    plan_rlimits,
-    plan_signal,
-    plan_signals,
-)
+from procreactor.transport.request import plan_signal
 
-__all__ = ["PTYProcess", "Process", "spawn_process"]
-
-_ID_MAX = (1 << 32) - 2
-_FD_MAX = (1 << 31) - 1
+__all__ = ["ChildTransport", "PTYProcess", "Process"]
 
 
 def _reason(status: ExitStatus) -> Failure:
@@ -61,7 +41,7 @@ def _reason(status: ExitStatus) -> Failure:
     return Failure(ProcessTerminated(status.code, status.signal, status.raw))
 
 
-class _Transport:
+class ChildTransport:
     """What a child on pipes and a child on a terminal have in common."""
 
     status = -1
@@ -75,9 +55,14 @@ class _Transport:
 
     _child: ChildProcess | TerminalChild
 
-    def __init__(self, proto: Any, on_over: Callable[[_Transport], object]) -> None:
+    def __init__(self, proto: Any, on_over: Callable[[ChildTransport], object]) -> None:
         self.proto = proto
         self._on_over = on_over
+        self._gate: ProducerGate | None = None
+
+    def connect(self) -> None:
+        """Give the user's protocol this transport: connectionMade has been called."""
+        self._tell("makeConnection", self)
 
     @property
     def pid(self) -> int | None:
@@ -107,6 +92,25 @@ class _Transport:
     def getPeer(self) -> None:
         """A process has no address."""
         raise NotImplementedError
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let *producer* feed the child's standard input; stopped at once when there is none."""
+        if self._gate is None:
+            producer.stopProducing()
+        else:
+            self._gate.register(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """The producer has no more."""
+        if self._gate is not None:
+            self._gate.unregister()
+
+    def _stop_producer(self) -> None:
+        if self._gate is not None:
+            try:
+                self._gate.stop()
+            except Exception:
+                report_callback_error("stopProducing")
 
     def disconnectAll(self) -> None:
         """Close our ends at once and watch the child no longer; it is not signalled or reaped."""
@@ -140,15 +144,14 @@ class _Transport:
         return f"<{type(self).__name__} pid={self.pid} status={self.status}>"
 
 
-class Process(_Transport):
+class Process(ChildTransport):
     """The transport of a child on pipes; what spawnProcess returns (IProcessTransport)."""
 
     def __init__(
-        self, loop: EventLoop, proto: Any, on_over: Callable[[_Transport], object]
+        self, loop: EventLoop, proto: Any, on_over: Callable[[ChildTransport], object]
     ) -> None:
         super().__init__(proto, on_over)
         self._child: ChildProcess = ChildProcess(loop, self)
-        self._gate: ProducerGate | None = None
 
     def start(self, spec: SpawnSpec) -> None:
         """Run the program of *spec*; SpawnError leaves nothing behind."""
@@ -206,18 +209,6 @@ class Process(_Transport):
 
     # Flow control.
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let *producer* feed the child's standard input; stopped at once when there is none."""
-        if self._gate is None:
-            producer.stopProducing()
-        else:
-            self._gate.register(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        """The producer has no more."""
-        if self._gate is not None:
-            self._gate.unregister()
-
     def pauseProducing(self) -> None:
         """Read from none of the child's pipes until `resumeProducing`; nothing is lost."""
         self._child.pause_reading()
@@ -238,29 +229,22 @@ class Process(_Transport):
 
     def on_pipe_lost(self, child_fd: int) -> None:
         """A pipe is closed."""
-        if child_fd == 0 and self._gate is not None:
-            self._stop_producer(self._gate)
+        if child_fd == 0:
+            self._stop_producer()
         self._tell("childConnectionLost", child_fd)
 
-    def _stop_producer(self, gate: ProducerGate) -> None:
-        try:
-            gate.stop()
-        except Exception:
-            report_callback_error("stopProducing")
 
-
-class PTYProcess(_Transport):
+class PTYProcess(ChildTransport):
     """The transport of a child on a pseudo terminal.
 
     All output comes as childDataReceived(1); childConnectionLost is never called, as in Twisted.
     """
 
     def __init__(
-        self, loop: EventLoop, proto: Any, on_over: Callable[[_Transport], object]
+        self, loop: EventLoop, proto: Any, on_over: Callable[[ChildTransport], object]
     ) -> None:
         super().__init__(proto, on_over)
         self._child: TerminalChild = TerminalChild(loop, self)
-        self._gate: ProducerGate | None = None
 
     def start(self, spec: SpawnSpec, pty: PtyPair) -> None:
         """Run the program of *spec* on *pty*, which is taken over on success only."""
@@ -305,18 +289,6 @@ class PTYProcess(_Transport):
         """Hang up when all is written; the child gets SIGHUP."""
         self._child.close()
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let *producer* feed the terminal."""
-        if self._gate is None:
-            producer.stopProducing()
-        else:
-            self._gate.register(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        """The producer has no more."""
-        if self._gate is not None:
-            self._gate.unregister()
-
     def pauseProducing(self) -> None:
         """Read nothing until `resumeProducing`."""
         if self._child.reader is not None:
@@ -341,184 +313,10 @@ class PTYProcess(_Transport):
 
     def on_pipe_lost(self, child_fd: int) -> None:
         """The terminal is closed; the protocol has no method for that."""
-        if self._gate is not None:
-            try:
-                self._gate.stop()
-            except Exception:
-                report_callback_error("stopProducing")
+        self._stop_producer()
 
 
 def _bytes_like(data: object) -> BytesLike:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"Data must be bytes, not {type(data).__name__}")
     return data
-
-
-# --- spawnProcess: from its arguments to a request ------------------------------------------------
-
-
-def spawn_process(
-    loop: EventLoop,
-    on_start: Callable[[_Transport], object],
-    on_over: Callable[[_Transport], object],
-    processProtocol: Any,
-    executable: Any,
-    args: Any = (),
-    env: Any = {},  # noqa: B006  # Twisted's default, and never written to
-    path: Any = None,
-    uid: int | None = None,
-    gid: int | None = None,
-    usePTY: Any = 0,
-    childFDs: Any = None,
-    **extras: Any,
-) -> Process | PTYProcess:
-    """Start *executable* and return its transport, after connectionMade.
-
-    The arguments after *on_over* are those of `ReactorBase.spawnProcess`. TypeError and ValueError
-    come before any system call; SpawnError leaves no child, no fd and no callback.
-    """
-    _check_extras(extras)
-    redirects = plan_redirects(childFDs, bool(usePTY))
-    user_pty = _check_pty(usePTY, extras.get("windowSize"))
-    _check_protocol(processProtocol, bool(usePTY) or any(row.is_pipe for row in redirects))
-    program = _plan_program(executable, args, env, path, uid, gid)
-    spec = SpawnSpec(**program, **_plan_options(extras, bool(usePTY)), redirects=redirects)
-    transport: Process | PTYProcess
-    with _cgroup(extras.get("cgroup")) as cgroup_fd:
-        spec = dataclasses.replace(spec, cgroup_fd=cgroup_fd) if cgroup_fd >= 0 else spec
-        if usePTY:
-            transport = PTYProcess(loop, processProtocol, on_over)
-            _start_on_pty(transport, spec, user_pty, extras.get("windowSize"))
-        else:
-            transport = Process(loop, processProtocol, on_over)
-            transport.start(spec)
-    on_start(transport)
-    transport._tell("makeConnection", transport)
-    return transport
-
-
-_EXTRAS = (
-    "umask",
-    "rlimits",
-    "processGroup",
-    "session",
-    "nice",
-    "parentDeathSignal",
-    "noNewPrivileges",
-    "cgroup",
-    "signalMask",
-    "windowSize",
-)
-
-
-def _check_extras(extras: Mapping[str, object]) -> None:
-    for name in extras:
-        if name in _EXTRAS:
-            continue
-        known = [*list(inspect.signature(spawn_process).parameters)[3:-1], *_EXTRAS]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-        raise TypeError(f"spawnProcess() got an unexpected keyword argument {name!r}{hint}")
-
-
-def _check_pty(usePTY: Any, windowSize: Any) -> PtyPair | None:
-    if windowSize is not None:
-        if not usePTY or isinstance(usePTY, tuple | list):
-            raise ValueError("windowSize needs usePTY=True, whose terminal is made here")
-        if not isinstance(windowSize, tuple | list) or len(windowSize) != 2:
-            raise ValueError(f"windowSize must be (rows, columns), not {windowSize!r}")
-        for size in windowSize:
-            plan_int(size, "an item of windowSize", 0, 65535)
-    if not isinstance(usePTY, tuple | list):
-        return None
-    if len(usePTY) != 3:
-        raise ValueError(f"usePTY must be true, or (master, slave, name), not {usePTY!r}")
-    master, slave, _ = usePTY
-    return PtyPair(
-        plan_int(master, "usePTY[0]", 0, _FD_MAX), plan_int(slave, "usePTY[1]", 0, _FD_MAX)
-    )
-
-
-def _check_protocol(protocol: object, has_pipes: bool) -> None:
-    if protocol is None and has_pipes:
-        raise TypeError(
-            "processProtocol may be None only when childFDs maps no pipe and there is no terminal"
-        )
-
-
-def _plan_program(
-    executable: object, args: object, env: object, path: object, uid: Any, gid: Any
-) -> dict[str, Any]:
-    parent_env = os.environb
-    program = encode_path(executable, "executable")
-    argv = encode_argv(args, program, "args")
-    child_env = encode_env(env, parent_env, "env")
-    cwd = encode_path(path, "path") if path is not None else b""
-    for value, what in ((uid, "uid"), (gid, "gid")):
-        if value is not None:
-            plan_int(value, what, 0, _ID_MAX)
-    return {
-        "candidates": find_candidates(program, child_env, parent_env),
-        "argv": argv,
-        "env": [name + b"=" + value for name, value in child_env.items()],
-        "cwd": cwd or None,
-        "identity": resolve_identity(uid, gid),
-    }
-
-
-def _plan_options(extras: Mapping[str, Any], on_terminal: bool) -> dict[str, Any]:
-    given = {name: value for name, value in extras.items() if value is not None}
-    options: dict[str, Any] = {}
-    if "umask" in given:
-        options["umask"] = plan_int(given["umask"], "umask", 0, 0o777)
-    if "rlimits" in given:
-        options["rlimits"] = plan_rlimits(given["rlimits"], "rlimits")
-    if "processGroup" in given:
-        options["process_group"] = plan_int(given["processGroup"], "processGroup", 0, _FD_MAX)
-        if on_terminal or given.get("session"):
-            raise ValueError("a new session has a process group of its own: leave out processGroup")
-    options["new_session"] = bool(given.get("session"))
-    if "nice" in given:
-        options["nice"] = plan_int(given["nice"], "nice", -40, 40)
-    if "parentDeathSignal" in given:
-        number = plan_signal(given["parentDeathSignal"], "parentDeathSignal")
-        options["parent_death_signal"] = plan_int(number, "parentDeathSignal", 1, signal.NSIG - 1)
-    if "noNewPrivileges" in given:
-        options["no_new_privileges"] = bool(given["noNewPrivileges"])
-    if "signalMask" in given:
-        options["signal_mask"] = plan_signals(given["signalMask"], "signalMask")
-    return options
-
-
-@contextmanager
-def _cgroup(cgroup: Any) -> Iterator[int]:
-    """The fd of a cgroup's directory, given as fd or path; one that is opened here is closed."""
-    if cgroup is None:
-        yield -1
-    elif isinstance(cgroup, int):
-        yield plan_int(cgroup, "cgroup", 0, _FD_MAX)
-    else:
-        name = encode_path(cgroup, "cgroup")
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise spawn_error(error.errno or 0, "cgroup", name) from None
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-
-def _start_on_pty(
-    transport: PTYProcess, spec: SpawnSpec, user_pty: PtyPair | None, windowSize: Any
-) -> None:
-    if user_pty is not None:
-        transport.start(spec, user_pty)
-        return
-    pty = open_pty(*(windowSize or (0, 0)))
-    try:
-        transport.start(spec, pty)
-    except BaseException:
-        os.close(pty.master)
-        os.close(pty.slave)
-        raise

@@ -55,7 +55,7 @@ class Child:
     watched for reading. ``pid`` is a number with a meaning only until the reaping.
     """
 
-    __slots__ = ("_call", "_exit_fd", "_owner", "mode", "ours", "pid", "pidfd")
+    __slots__ = ("_call", "_exit_fd", "_owner", "ours", "pid", "pidfd")
 
     def __init__(self, spec: SpawnSpec) -> None:
         self._call = binding.SpawnCall(len(spec.redirects))
@@ -64,7 +64,6 @@ class Child:
         self.pid = -1
         self.pidfd = -1
         self.ours: list[int] = []
-        self.mode: frozenset[str] = frozenset()
 
     def start(self, spec: SpawnSpec) -> None:
         """Run the program of *spec*; pid, pidfd and ours are set, and ours belong to the caller.
@@ -82,7 +81,6 @@ class Child:
             _explain(error, spec)
             raise
         self.ours = self._call.ours
-        self.mode = self._call.mode
         self.pid = self._call.pid
 
     def abandon(self) -> None:
@@ -103,6 +101,11 @@ class Child:
             pass  # gone by itself
         binding.wait_exit(self.pid)
         self.try_reap()
+
+    @property
+    def mode(self) -> frozenset[str]:
+        """The names of the kernel features that the start used."""
+        return self._call.mode
 
     @property
     def exit_fd(self) -> int:

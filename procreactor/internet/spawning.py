@@ -1,0 +1,207 @@
+"""From the arguments of spawnProcess to a request, and the start.
+
+Everything that can be wrong without asking the kernel is found first, by the pure rooms
+(transport/request.py, transport/redirects.py), under the names that the arguments have here. Then
+the user database is asked, and only then is anything opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from procreactor.errors import spawn_error
+from procreactor.internet.process import ChildTransport, Process, PTYProcess
+from procreactor.kernel.ptys import PtyPair, open_pty
+from procreactor.kernel.users import resolve_identity
+from procreactor.loop.eventloop import EventLoop
+from procreactor.model import SpawnSpec
+from procreactor.transport.redirects import plan_redirects
+from procreactor.transport.request import (
+    encode_argv,
+    encode_env,
+    encode_path,
+    find_candidates,
+    plan_int,
+    plan_rlimits,
+    plan_signal,
+    plan_signals,
+)
+
+__all__ = ["spawn_process"]
+
+_ID_MAX = (1 << 32) - 2
+_FD_MAX = (1 << 31) - 1
+
+
+def spawn_process(
+    loop: EventLoop,
+    on_start: Callable[[ChildTransport], object],
+    on_over: Callable[[ChildTransport], object],
+    processProtocol: Any,
+    executable: Any,
+    args: Any = (),
+    env: Any = {},  # noqa: B006  # Twisted's default, and never written to
+    path: Any = None,
+    uid: int | None = None,
+    gid: int | None = None,
+    usePTY: Any = 0,
+    childFDs: Any = None,
+    **extras: Any,
+) -> Process | PTYProcess:
+    """Start *executable* and return its transport, after connectionMade.
+
+    The arguments after *on_over* are those of `ReactorBase.spawnProcess`. TypeError and ValueError
+    come before any system call; SpawnError leaves no child, no fd and no callback.
+    """
+    _check_extras(extras)
+    redirects = plan_redirects(childFDs, bool(usePTY))
+    user_pty = _check_pty(usePTY, extras.get("windowSize"))
+    _check_protocol(processProtocol, bool(usePTY) or any(row.is_pipe for row in redirects))
+    program = _plan_program(executable, args, env, path, uid, gid)
+    spec = SpawnSpec(**program, **_plan_options(extras, bool(usePTY)), redirects=redirects)
+    transport: Process | PTYProcess
+    with _cgroup(extras.get("cgroup")) as cgroup_fd:
+        spec = dataclasses.replace(spec, cgroup_fd=cgroup_fd) if cgroup_fd >= 0 else spec
+        if usePTY:
+            transport = PTYProcess(loop, processProtocol, on_over)
+            _start_on_pty(transport, spec, user_pty, extras.get("windowSize"))
+        else:
+            transport = Process(loop, processProtocol, on_over)
+            transport.start(spec)
+    on_start(transport)
+    transport.connect()
+    return transport
+
+
+_EXTRAS = (
+    "umask",
+    "rlimits",
+    "processGroup",
+    "session",
+    "nice",
+    "parentDeathSignal",
+    "noNewPrivileges",
+    "cgroup",
+    "signalMask",
+    "windowSize",
+)
+
+
+def _check_extras(extras: Mapping[str, object]) -> None:
+    for name in extras:
+        if name in _EXTRAS:
+            continue
+        known = [*list(inspect.signature(spawn_process).parameters)[3:-1], *_EXTRAS]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+        raise TypeError(f"spawnProcess() got an unexpected keyword argument {name!r}{hint}")
+
+
+def _check_pty(usePTY: Any, windowSize: Any) -> PtyPair | None:
+    if windowSize is not None:
+        if not usePTY or isinstance(usePTY, tuple | list):
+            raise ValueError("windowSize needs usePTY=True, whose terminal is made here")
+        if not isinstance(windowSize, tuple | list) or len(windowSize) != 2:
+            raise ValueError(f"windowSize must be (rows, columns), not {windowSize!r}")
+        for size in windowSize:
+            plan_int(size, "an item of windowSize", 0, 65535)
+    if not isinstance(usePTY, tuple | list):
+        return None
+    if len(usePTY) != 3:
+        raise ValueError(f"usePTY must be true, or (master, slave, name), not {usePTY!r}")
+    master, slave, _ = usePTY
+    return PtyPair(
+        plan_int(master, "usePTY[0]", 0, _FD_MAX), plan_int(slave, "usePTY[1]", 0, _FD_MAX)
+    )
+
+
+def _check_protocol(protocol: object, has_pipes: bool) -> None:
+    if protocol is None and has_pipes:
+        raise TypeError(
+            "processProtocol may be None only when childFDs maps no pipe and there is no terminal"
+        )
+
+
+def _plan_program(
+    executable: object, args: object, env: object, path: object, uid: Any, gid: Any
+) -> dict[str, Any]:
+    parent_env = os.environb
+    program = encode_path(executable, "executable")
+    argv = encode_argv(args, program, "args")
+    child_env = encode_env(env, parent_env, "env")
+    cwd = encode_path(path, "path") if path is not None else b""
+    for value, what in ((uid, "uid"), (gid, "gid")):
+        if value is not None:
+            plan_int(value, what, 0, _ID_MAX)
+    return {
+        "candidates": find_candidates(program, child_env, parent_env),
+        "argv": argv,
+        "env": [name + b"=" + value for name, value in child_env.items()],
+        "cwd": cwd or None,
+        "identity": resolve_identity(uid, gid),
+    }
+
+
+def _plan_options(extras: Mapping[str, Any], on_terminal: bool) -> dict[str, Any]:
+    given = {name: value for name, value in extras.items() if value is not None}
+    options: dict[str, Any] = {}
+    if "umask" in given:
+        options["umask"] = plan_int(given["umask"], "umask", 0, 0o777)
+    if "rlimits" in given:
+        options["rlimits"] = plan_rlimits(given["rlimits"], "rlimits")
+    if "processGroup" in given:
+        options["process_group"] = plan_int(given["processGroup"], "processGroup", 0, _FD_MAX)
+        if on_terminal or given.get("session"):
+            raise ValueError("a new session has a process group of its own: leave out processGroup")
+    options["new_session"] = bool(given.get("session"))
+    if "nice" in given:
+        options["nice"] = plan_int(given["nice"], "nice", -40, 40)
+    if "parentDeathSignal" in given:
+        number = plan_signal(given["parentDeathSignal"], "parentDeathSignal")
+        options["parent_death_signal"] = plan_int(number, "parentDeathSignal", 1, signal.NSIG - 1)
+    if "noNewPrivileges" in given:
+        options["no_new_privileges"] = bool(given["noNewPrivileges"])
+    if "signalMask" in given:
+        options["signal_mask"] = plan_signals(given["signalMask"], "signalMask")
+    return options
+
+
+@contextmanager
+def _cgroup(cgroup: Any) -> Iterator[int]:
+    """The fd of a cgroup's directory, given as fd or path; one that is opened here is closed."""
+    if cgroup is None:
+        yield -1
+    elif isinstance(cgroup, int):
+        yield plan_int(cgroup, "cgroup", 0, _FD_MAX)
+    else:
+        name = encode_path(cgroup, "cgroup")
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise spawn_error(error.errno or 0, "cgroup", name) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _start_on_pty(
+    transport: PTYProcess, spec: SpawnSpec, user_pty: PtyPair | None, windowSize: Any
+) -> None:
+    if user_pty is not None:
+        transport.start(spec, user_pty)
+        return
+    pty = open_pty(*(windowSize or (0, 0)))
+    try:
+        transport.start(spec, pty)
+    except BaseException:
+        os.close(pty.master)
+        os.close(pty.slave)
+        raise
