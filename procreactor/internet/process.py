@@ -11,9 +11,9 @@ house.md, section 7, or additions:
   writeSequence takes any iterable.
 - Beyond Twisted: `pidfd`, `rusage`, and the keyword arguments of spawnProcess after childFDs.
 
-Exceptions of the user's protocol are caught here, in `ChildTransport._tell` and `Process.on_data`, and
-nowhere else. They are logged; after one from childDataReceived that pipe is closed, as in Twisted.
-Methods are looked up at each call, because programs assign them on instances.
+Exceptions of the user's protocol are caught here, in `ChildTransport._tell` and `Process.on_data`,
+and nowhere else. They are logged; after one from childDataReceived that pipe is closed, as in
+Twisted. Methods are looked up at each call, because programs assign them on instances.
 """
 
 from __future__ import annotations

@@ -268,7 +268,7 @@ class ProcessMonitor(Service):
         """How long each process will wait after its next short life."""
 
         self.murder: dict[str, _DelayedCall] = {}
-        """The KILL of each process that was sent TERM and is still there."""
+        """The KILL of each process that was sent TERM and has not ended."""
 
         self.restart: dict[str, _DelayedCall] = {}
         """The last restart that was planned for each process; it may be over, or called off."""
@@ -418,7 +418,6 @@ class ProcessMonitor(Service):
 
     def _on_exit(self, life: LoggingProtocol) -> None:
         life.exitedAt = self._reactor.seconds()
-        self._call_off(self.murder.pop(life.name, None))
         life.draining = self._reactor.callLater(self.drainTime, self._end_draining, life)
 
     def _end_draining(self, life: LoggingProtocol) -> None:
