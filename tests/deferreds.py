@@ -61,9 +61,8 @@ def outcome_of(reactor: EPollReactor, deferred: Deferred[Any]) -> Any:
     if not outcome:
         guard = reactor.callLater(DEADLINE_S, reactor.crash)
         reactor.run(installSignalHandlers=False)
-        if guard.active():
-            guard.cancel()
-    assert outcome, f"not fired within {DEADLINE_S} s"
+        assert guard.active(), f"not fired, or not stopped, within {DEADLINE_S} s"
+        guard.cancel()
     return outcome[0]
 
 
