@@ -118,8 +118,8 @@ PR_RAW int child_exec_patiently(const char *path, char *const *argv, char *const
     return (int)-result;
 }
 
-/* Exec the first candidate that can be.  Returns only on failure, with the report filled in: the
- * first error that says more than "not there" decides, as in os.execvpe. */
+/* Exec the first candidate that can be.  Returns only on failure, with the report filled in: an error
+ * that ends the search decides, else the first that says more than "not there". */
 PR_RAW void child_exec(char *const *candidates, char *const *argv, char *const *env,
                        struct pr_report *report)
 {

@@ -28,7 +28,8 @@ CHILD __attribute__((noreturn)) void child_fail(struct pr_child *child, struct p
         child->report.error = report.error;
         child->report.stage = report.stage;
     } else {
-        /* 12 bytes into an empty pipe: written whole or, with the parent dead, not at all. */
+        /* 12 bytes into an empty pipe: written whole or, with the parent dead, not at all.  (SIGPIPE
+         * may end us then, which is as well.) */
         sys_write(child->report_fd, &report, sizeof report);
     }
     for (;;)
@@ -94,6 +95,8 @@ CHILD void child_move_fds(struct pr_child *child)
         } else {
             result = sys_fcntl(move->from, F_SETFD, move->flags & O_CLOEXEC ? FD_CLOEXEC : 0);
         }
+        if (result < 0 && move->row == (int)child->request->fd_count) /* not a row of the caller's */
+            child_fail_at(child, PR_STAGE_REPORT, result, -1);
         if (result < 0)
             child_fail_at(child, PR_STAGE_DUP, result, move->row);
         if (move->row == child->report_row)
@@ -155,7 +158,7 @@ CHILD int child_close_listed(int directory, const struct pr_range *range)
 CHILD void child_close_swept(const struct pr_range *range)
 {
     struct pollfd polled[SWEEP_STEP];
-    const struct timespec no_wait = {0, 0};
+    struct timespec no_wait = {0, 0};
     unsigned last = range->last < SWEEP_END ? range->last : SWEEP_END;
     for (unsigned first = range->first; first <= last; first += SWEEP_STEP) {
         unsigned count = last - first + 1 < SWEEP_STEP ? last - first + 1 : SWEEP_STEP;
@@ -164,7 +167,7 @@ CHILD void child_close_swept(const struct pr_range *range)
             polled[i].events = polled[i].revents = 0;
         }
         if (sys_ppoll(polled, count, &no_wait) < 0) {
-            for (unsigned i = 0; i < count; i++) /* a step above RLIMIT_NOFILE: poll refuses it */
+            for (unsigned i = 0; i < count; i++) /* poll takes no more fds than RLIMIT_NOFILE */
                 sys_close((int)(first + i));
             continue;
         }
@@ -211,7 +214,7 @@ CHILD void child_set_limits(struct pr_child *child)
         sys_umask(request->umask);
     for (uint32_t i = 0; i < request->rlimit_count; i++) {
         const uint64_t limits[2] = {request->rlimits[i].soft, request->rlimits[i].hard};
-        long result = sys_prlimit64(0, request->rlimits[i].resource, limits);
+        long result = sys_prlimit64(0, request->rlimits[i].resource, limits, NULL);
         if (result < 0)
             child_fail_at(child, PR_STAGE_RLIMIT, result, (int)i);
     }
@@ -226,8 +229,7 @@ CHILD void child_set_limits(struct pr_child *child)
 CHILD __attribute__((noreturn)) void child_become_launcher(struct pr_child *child)
 {
     long result = sys_execve(child->request->launcher, child->launcher_argv, child->env);
-    /* An argument list that is too long for the launcher is too long for the program. */
-    child_fail_at(child, result == -E2BIG ? PR_STAGE_EXEC : PR_STAGE_HELPER, result, -1);
+    child_fail_at(child, PR_STAGE_HELPER, result, -1);
 }
 
 CHILD __attribute__((noreturn)) void child_become_program(struct pr_child *child)

@@ -41,7 +41,4 @@ uint32_t pr_plan_closes(const struct pr_row *rows, uint32_t count, struct pr_ran
 /* The lowest number >= floor that is neither a target nor a source. */
 int pr_plan_spare(const struct pr_row *rows, uint32_t count, int floor);
 
-/* Whether two rows have the same target, or a number is negative. */
-bool pr_plan_is_sound(const struct pr_row *rows, uint32_t count);
-
 #endif

@@ -5,7 +5,8 @@
  * whether memory is shared at all (valgrind, qemu-user and WSL 1 turn CLONE_VM into a copy, and
  * then a failed exec would look like a success), and that tries close_range(UNSHARE) in the child,
  * because in a thread of the parent it would really unshare.  The child has no exit signal, so no
- * SIGCHLD handler and no wait() of other code ever hears of it.
+ * SIGCHLD handler hears of it, nor a wait of other code, unless that asks for "clone" children
+ * (__WALL) expressly.
  *
  * Refusals (ENOSYS, EPERM, EINVAL, EACCES, E2BIG) are remembered.  Shortages (EMFILE, EAGAIN, ENOMEM)
  * are not: they say nothing about the kernel.  A sandbox may also be entered later, so spawn.c goes
@@ -158,6 +159,7 @@ long pr_ladder_clone(uint32_t features, uint64_t flags, int exit_signal, int cgr
 /* --- the probe ------------------------------------------------------------------------------- */
 
 struct probe {
+    int asks_for_unshare;     /* not where it was switched off: a sandbox may kill for the question */
     volatile int was_written; /* by the child, so memory is shared */
     volatile long unshare;
 };
@@ -165,7 +167,8 @@ struct probe {
 static __attribute__((no_sanitize("address", "undefined", "thread"))) void probe_child(void *opaque)
 {
     struct probe *probe = opaque;
-    probe->unshare = sys_close_range(~0U, ~0U, CLOSE_RANGE_UNSHARE);
+    if (probe->asks_for_unshare)
+        probe->unshare = sys_close_range(~0U, ~0U, CLOSE_RANGE_UNSHARE);
     probe->was_written = 1;
     for (;;)
         sys_exit_group(0);
@@ -183,20 +186,19 @@ static long wait_for_probe(int kind, int id)
 /* The child is gone when this returns, and so is its pidfd. */
 static uint32_t learn_from_probe(const struct probe *probe, uint32_t features, long pid, int pidfd)
 {
-    if (features & PR_FEATURE_PIDFD) {
-        long result = pidfd < 0 ? -ENOSYS : wait_for_probe(P_PIDFD, pidfd);
-        if (result == -EINVAL || pidfd < 0)
-            features &= ~(uint32_t)PR_FEATURE_PIDFD;
-        if (pidfd >= 0)
-            sys_close(pidfd);
-    }
-    if (!(features & PR_FEATURE_PIDFD))
+    bool shares_and_waits = probe->was_written; /* read before the wait: clone itself waited for it */
+    long waited = pidfd < 0 ? -EINVAL : wait_for_probe(P_PIDFD, pidfd);
+    if (pidfd >= 0)
+        sys_close(pidfd);
+    if (waited < 0 && waited != -ECHILD) {
+        features &= ~(uint32_t)PR_FEATURE_PIDFD;
         wait_for_probe(P_PID, (int)pid);
-    if (!probe->was_written)
+    }
+    if (!shares_and_waits)
         return features & ~(uint32_t)PR_FEATURE_VFORK;
     if (probe->unshare < 0)
         features &= ~(uint32_t)PR_FEATURE_UNSHARE;
-    if (probe->unshare == -ENOSYS || probe->unshare == -EPERM)
+    if (probe->asks_for_unshare && (probe->unshare == -ENOSYS || probe->unshare == -EPERM))
         features &= ~(uint32_t)PR_FEATURE_CLOSE_RANGE;
     return features;
 }
@@ -204,7 +206,10 @@ static uint32_t learn_from_probe(const struct probe *probe, uint32_t features, l
 static long probe_vfork(uint32_t *features, void *stack)
 {
     for (;;) {
-        struct probe probe = {0, -ENOSYS};
+        struct probe probe = {
+            .asks_for_unshare = !!(*features & PR_FEATURE_UNSHARE),
+            .unshare = -ENOSYS,
+        };
         int pidfd;
         long pid = pr_ladder_clone(*features, 0, 0, -1, stack, probe_child, &probe, &pidfd);
         if (pid >= 0) {

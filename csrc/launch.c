@@ -98,9 +98,11 @@ __attribute__((used, noreturn)) static void launch(long argc, char **argv)
     char **program_argv = candidates + candidate_count;
     become.groups = parse_groups(argv + FIRST_GROUP, group_count);
 
-    struct pr_report report = {.index = -1};
-    sys_fcntl(report_fd, F_SETFD, FD_CLOEXEC);
-    report.error = child_change_identity(&become, &report.stage);
+    /* An exec that left the report open would never be seen by the parent. */
+    struct pr_report report = {.stage = PR_STAGE_REPORT, .index = -1};
+    report.error = (int)-sys_fcntl(report_fd, F_SETFD, FD_CLOEXEC);
+    if (!report.error)
+        report.error = child_change_identity(&become, &report.stage);
     if (!report.error)
         report.error = child_settle(&become, &report.stage);
     if (!report.error)

@@ -49,9 +49,9 @@ enum pr_source {
 enum pr_stage {
     PR_STAGE_NONE,
     PR_STAGE_REQUEST,      /* EINVAL: the request contradicts itself */
-    PR_STAGE_MEMORY,       /* ENOMEM: for argument vectors or the child's stack */
+    PR_STAGE_MEMORY,       /* ENOMEM: for the argument vectors */
     PR_STAGE_PIPE,         /* EMFILE, ENFILE; index is the row of the fd map */
-    PR_STAGE_REPORT,       /* EMFILE, ENFILE: the pipe for the child's report */
+    PR_STAGE_REPORT,       /* EMFILE, ENFILE; EBADF: no number free for the child's report pipe */
     PR_STAGE_CLONE,        /* EAGAIN (limits on processes), EMFILE (pidfd), ENOMEM, EBUSY (cgroup) */
     PR_STAGE_UNSHARE,      /* ENOMEM, EMFILE: the child's own fd table */
     PR_STAGE_CGROUP,       /* the child could not enter the cgroup */
@@ -62,7 +62,7 @@ enum pr_stage {
     PR_STAGE_CHDIR,        /* ENOENT, ENOTDIR, EACCES */
     PR_STAGE_RLIMIT,       /* EPERM, EINVAL; index is the row of rlimits */
     PR_STAGE_NICE,         /* EACCES, EPERM */
-    PR_STAGE_HELPER,       /* the launcher could not be run */
+    PR_STAGE_HELPER,       /* never seen: where the launcher cannot be run, a fork follows */
     PR_STAGE_SETGID,       /* EPERM, EINVAL */
     PR_STAGE_SETGROUPS,    /* EPERM, EINVAL */
     PR_STAGE_SETUID,       /* EPERM, EAGAIN (RLIMIT_NPROC), EINVAL */
@@ -116,12 +116,12 @@ struct pr_request {
     struct pr_strings argv;       /* at least one */
     struct pr_strings env;        /* the whole environment; may be empty */
     const char *cwd;              /* NULL: stay */
-    const char *launcher;         /* path of the static launcher; NULL: there is none */
+    const char *launcher;         /* absolute path of the static launcher; NULL: there is none */
     const int *child_fds;         /* fd_count rows: child_fds[i] is to be sources[i] */
     const int *sources;           /* an fd of the parent, or enum pr_source */
     uint32_t fd_count;            /* every other fd is closed in the child */
     uint32_t flags;               /* enum pr_flag */
-    uint32_t uid;
+    uint32_t uid;                 /* never UINT32_MAX, which setresuid(2) takes for "as it is" */
     uint32_t gid;
     const uint32_t *groups;
     uint32_t group_count;
@@ -163,7 +163,9 @@ struct pr_exit {
 /* Start one child.  0, or -errno with the stage in *result.  ours[i] (fd_count ints) is our end of
  * the pipe of row i, non-blocking, or -1 where the row is no pipe.  Returns when the child has
  * exec'ed, has failed, or was killed before (which is success: its exit status tells).
- * Blocks for as long as the kernel needs to exec the file, never for a stopped child. */
+ * Blocks for as long as the kernel needs to exec the file.  A child that changes identity may be
+ * stopped by its new owner; it is not waited for (PR_STAGE_STOPPED).  One that does not change can
+ * be stopped by those only who can as well stop the caller. */
 int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours);
 
 /* Collect the exit of a child, without blocking.  1: *exit is written and the child is gone;
@@ -173,8 +175,8 @@ int pr_reap(int pidfd, int pid, struct pr_exit *exit);
 /* Block until the child has ended, leaving it to be reaped.  For kernels without pidfds. */
 int pr_wait_exit(int pid);
 
-/* Send a signal.  With a pidfd never to a stranger; without one the caller must know that the child
- * has not been reaped.  -ESRCH: it has ended and was reaped. */
+/* Send a signal.  With a pidfd never to a stranger; without one, or where a sandbox denies signals by
+ * pidfd, the caller must know that the child has not been reaped.  -ESRCH: it was. */
 int pr_signal(int pidfd, int pid, int number);
 
 /* Open a pseudo terminal: fds[0] the master (non-blocking), fds[1] the slave (blocking), neither

@@ -103,8 +103,9 @@ int pr_signal(int pidfd, int pid, int number)
     long result = -ENOSYS;
     if (pidfd >= 0)
         result = sys_pidfd_send_signal(pidfd, number);
-    /* Denied by a sandbox, as kill may not be; the pid is still ours, since only we reap it. */
-    if (result == -ENOSYS)
+    /* Denied by a sandbox, as kill may not be; the pid is still ours, since only we reap it.  Where
+     * it is the kernel that says EPERM, it says so again. */
+    if (result == -ENOSYS || result == -EPERM)
         result = sys_kill(pid, number);
     return (int)result;
 }

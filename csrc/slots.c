@@ -11,6 +11,11 @@
  * held).  A slot must be emptied at once: while it holds the child's end of a pipe, end of file on
  * that pipe can not be seen.
  *
+ * Emptying a slot closes an fd of the caller's file, and closing any fd of a file gives up all POSIX
+ * locks of this process on it (fcntl(2)), and flushes it where the file system wants that.  So only
+ * pipes, sockets and character devices land; a spawn that maps another file from above the cut copies
+ * the table.
+ *
  * The numbers are ours only as long as nobody closes what is not theirs.  Some programs do (a daemon
  * closing everything it was given), and then the number may belong to another file.  So each slot is
  * recognised by its inode before it is used, and given up for ever when it is not the placeholder's.
@@ -23,6 +28,7 @@
 #include "sys.h"
 
 enum { SLOTS = 24, CUT_STEP = 64 }; /* the kernel copies fd bitmaps in words of 64 */
+enum { SHARE = 8 };                 /* one in so many of the numbers that are left may be a slot */
 
 enum { UNRESERVED, RESERVING, RESERVED };
 
@@ -57,10 +63,23 @@ static int open_placeholder(void)
     if (result < 0)
         return (int)result;
     struct stat facts;
-    sys_fstat((int)result, &facts);
+    long known = sys_fstat((int)result, &facts);
+    if (known < 0) {
+        sys_close((int)result);
+        return (int)known;
+    }
     slots.device = facts.st_dev;
     slots.inode = facts.st_ino;
     return (int)result;
+}
+
+/* Where a program may open few files, it is to have them. */
+static int how_many(int placeholder)
+{
+    uint64_t limits[2] = {0, 0};
+    sys_prlimit64(0, RLIMIT_NOFILE, NULL, limits);
+    uint64_t left = limits[0] > (uint64_t)placeholder ? limits[0] - (uint64_t)placeholder : 0;
+    return left / SHARE < SLOTS ? (int)(left / SHARE) : SLOTS;
 }
 
 static int reserve_all(void)
@@ -69,7 +88,10 @@ static int reserve_all(void)
     if (highest < 0)
         return highest;
     unsigned usable = 0;
-    for (int i = 0; i < SLOTS; i++) {
+    int wanted = how_many(highest);
+    for (int i = 0; i < SLOTS; i++)
+        slots.fds[i] = -1;
+    for (int i = 0; i < wanted; i++) {
         long fd = sys_fcntl(slots.placeholder, F_DUPFD_CLOEXEC, 3);
         slots.fds[i] = (int)fd;
         if (fd < 0)
@@ -112,15 +134,28 @@ static int take(void)
     return -1;
 }
 
-int pr_slots_land(int fd)
+static bool may_land(int fd)
 {
-    int slot = take();
-    if (slot < 0)
-        return -1;
+    struct stat facts;
+    return sys_fstat(fd, &facts) == 0
+           && (S_ISFIFO(facts.st_mode) || S_ISSOCK(facts.st_mode) || S_ISCHR(facts.st_mode));
+}
+
+/* 0 or -errno. */
+static long put(int fd, int slot)
+{
     long result;
     while ((result = sys_dup3(fd, slots.fds[slot], O_CLOEXEC)) == -EBUSY)
         ; /* dup2(2): another thread is just opening something */
-    if (result >= 0)
+    return result < 0 ? result : 0;
+}
+
+int pr_slots_land(int fd)
+{
+    int slot = may_land(fd) ? take() : -1;
+    if (slot < 0)
+        return -1;
+    if (put(fd, slot) == 0)
         return slots.fds[slot];
     atomic_fetch_or(&slots.free, 1U << slot);
     return -1;
@@ -128,16 +163,11 @@ int pr_slots_land(int fd)
 
 void pr_slots_release(int slot_fd)
 {
-    for (int i = 0; i < SLOTS; i++) {
-        if (slots.fds[i] != slot_fd)
-            continue;
-        if (!is_placeholder(slots.placeholder)) {
-            sys_close(slot_fd); /* nothing to put there: the slot is given up */
-            return;
-        }
-        while (sys_dup3(slots.placeholder, slot_fd, O_CLOEXEC) == -EBUSY)
-            ;
-        atomic_fetch_or(&slots.free, 1U << i);
-        return;
-    }
+    int slot = 0;
+    while (slots.fds[slot] != slot_fd)
+        slot++;
+    if (is_placeholder(slots.placeholder) && put(slots.placeholder, slot) == 0)
+        atomic_fetch_or(&slots.free, 1U << slot);
+    else
+        sys_close(slot_fd); /* nothing to put there: the slot is given up */
 }

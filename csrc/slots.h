@@ -14,7 +14,7 @@ unsigned pr_slots_cut(void);
 /* Copy `fd` into a free slot.  The slot's fd, or -1 when none is free or fit. */
 int pr_slots_land(int fd);
 
-/* Empty the slot again. */
+/* Empty the slot again; slot_fd is one that pr_slots_land returned. */
 void pr_slots_release(int slot_fd);
 
 #endif

@@ -15,8 +15,12 @@
  *   - A child that was killed before exec is a success here; its exit status says what happened.
  *   - After a reported failure the child is on its way to exit; waiting for it is short, and
  *     leaves no zombie.
+ *   - vfork says by itself when the child has exec'ed.  A fork and the launcher say it by the end of
+ *     their report pipe, which anybody holds open who forked in that moment, without exec: such a
+ *     stranger (multiprocessing, say) is waited for.  All that fork while threads spawn have this price.
  */
 #include <errno.h>
+#include <linux/securebits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +50,12 @@ struct work {
     struct pr_range *closes;
     int *sorted;
     bool *done;
+};
+
+/* What an attempt has shown that this spawn is to do without; the next spawn tries again. */
+struct avoided {
+    bool clone_into_cgroup;
+    bool launcher;
 };
 
 /* How one attempt goes about it. */
@@ -95,9 +105,17 @@ static bool rows_are_sound(const struct pr_request *request)
     return true;
 }
 
+/* To setresuid(2), UINT32_MAX means "as it is": the program would keep the rights of its parent. */
+static bool identity_is_sound(const struct pr_request *request)
+{
+    return !(request->flags & PR_FLAG_IDENTITY)
+           || (request->uid != UINT32_MAX && request->gid != UINT32_MAX);
+}
+
 static bool is_sound(const struct pr_request *request)
 {
-    return request->candidates.count > 0 && request->argv.count > 0 && rows_are_sound(request);
+    return request->candidates.count > 0 && request->argv.count > 0 && rows_are_sound(request)
+           && identity_is_sound(request);
 }
 
 /* Hand out `count` items of a block that starts aligned. */
@@ -190,23 +208,24 @@ static void close_pipes(struct work *work, bool ours_too)
 /* --- the way ---------------------------------------------------------------------------------- */
 
 /* The launcher is for a parent that is root through and through.  Exec takes the capabilities of one
- * that is not (CAP_SETUID without uid 0); such a parent forks. */
-static bool all_ids_are_root(void)
+ * that is not (CAP_SETUID without uid 0, or uid 0 that is nobody special); such a parent forks. */
+static bool keeps_its_rights_over_exec(void)
 {
     uint32_t real = 1, effective = 1, saved = 1;
     sys_getresuid(&real, &effective, &saved);
-    return real == 0 && effective == 0 && saved == 0;
+    return real == 0 && effective == 0 && saved == 0
+           && !(sys_prctl(PR_GET_SECUREBITS, 0) & SECBIT_NOROOT);
 }
 
-static struct way choose_way(const struct pr_request *request, bool cgroup_by_hand)
+static struct way choose_way(const struct pr_request *request, const struct avoided *avoided)
 {
     struct way way = {.features = pr_ladder_features()};
     bool vfork = way.features & PR_FEATURE_VFORK;
     bool changes = request->flags & PR_FLAG_IDENTITY;
-    way.uses_launcher = vfork && changes && request->launcher
-                        && way.features & PR_FEATURE_HELPER && all_ids_are_root();
+    way.uses_launcher = vfork && changes && request->launcher && !avoided->launcher
+                        && way.features & PR_FEATURE_HELPER && keeps_its_rights_over_exec();
     way.shares_memory = vfork && (!changes || way.uses_launcher);
-    if (!way.shares_memory || cgroup_by_hand)
+    if (!way.shares_memory || avoided->clone_into_cgroup)
         way.features &= ~(uint32_t)PR_FEATURE_CLONE3;
     way.enters_cgroup_by_hand = request->cgroup_fd >= 0 && !(way.features & PR_FEATURE_CLONE3);
     /* By hand the child needs the cgroup's fd, and opens one, before its table is its own. */
@@ -324,22 +343,63 @@ static long clone_child(struct work *work, const struct way *way, struct pr_chil
     return pid;
 }
 
-static void reap_failed_child(long pid, int pidfd)
+/* By the pidfd where there is one: should other code have reaped the child, then its number may by
+ * now belong to another child, one that another thread has just made. */
+static long wait_for(long pid, int pidfd, siginfo_t *info, int options)
+{
+    long result = -EINVAL;
+    if (pidfd >= 0)
+        result = sys_waitid(P_PIDFD, pidfd, info, options, NULL);
+    if (result == -EINVAL) /* Linux 5.3 has pidfds but no P_PIDFD */
+        result = sys_waitid(P_PID, (int)pid, info, options, NULL);
+    return result;
+}
+
+static bool is_stopped(long pid, int pidfd)
+{
+    siginfo_t info = {0};
+    return wait_for(pid, pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
+}
+
+/* For a child that we may not kill (it has another uid, and we no CAP_KILL): until it has ended, or
+ * is stopped by its new owner, for whom we do not wait. */
+static void wait_for_ungovernable(long pid, int pidfd)
+{
+    for (;;) {
+        siginfo_t info = {0};
+        long result = wait_for(pid, pidfd, &info, WEXITED | WNOHANG);
+        if ((result == 0 && info.si_pid != 0) || (result < 0 && result != -EINTR)
+            || is_stopped(pid, pidfd))
+            return;
+        struct timespec pause = {0, 1000000};
+        sys_nanosleep(&pause);
+    }
+}
+
+/* The child has reported and is about to exit; but from its change of identity on, its new user can
+ * stop it just before.  So it is killed, which ends a stopped one too.  (One that reported in our
+ * memory has our rights, and has exited: vfork waited for that.) */
+static void reap_failed_child(long pid, int pidfd, bool may_be_stopped)
 {
     siginfo_t info;
-    while (sys_waitid(P_PID, (int)pid, &info, WEXITED, NULL) == -EINTR)
-        ;
+    if (may_be_stopped && pr_signal(pidfd, (int)pid, SIGKILL) == -EPERM)
+        wait_for_ungovernable(pid, pidfd);
+    else
+        while (wait_for(pid, pidfd, &info, WEXITED) == -EINTR)
+            ;
     if (pidfd >= 0)
         sys_close(pidfd);
 }
 
 /* --- the report ------------------------------------------------------------------------------- */
 
-static bool is_stopped(long pid)
+/* A child that cannot be killed (it has another uid by now, and we no CAP_KILL) is left as it is, a
+ * child that has started: waiting for its end would be waiting for its new owner. */
+static struct pr_report kill_for(int stage, int error, long pid, int pidfd)
 {
-    siginfo_t info = {0};
-    return sys_waitid(P_PID, (int)pid, &info, WSTOPPED | WNOHANG | WNOWAIT, NULL) == 0
-           && info.si_pid != 0;
+    if (pr_signal(pidfd, (int)pid, SIGKILL) < 0)
+        return (struct pr_report){.index = -1};
+    return (struct pr_report){stage, error, -1};
 }
 
 /* Wait for the end of the report pipe (exec closed it) or for a report.  From the change of identity
@@ -347,23 +407,22 @@ static bool is_stopped(long pid)
  * that user likes, so it is killed. */
 static struct pr_report read_report(int report_fd, long pid, int pidfd)
 {
-    struct pr_report report = {0};
     for (;;) {
         struct pollfd polled = {.fd = report_fd, .events = POLLIN};
-        const struct timespec tick = {0, STOP_CHECK_MS * 1000000L};
+        struct timespec tick = {0, STOP_CHECK_MS * 1000000L}, now = {0, 0};
         long ready = sys_ppoll(&polled, 1, &tick);
-        if (ready > 0) {
-            long size = sys_read(report_fd, &report, sizeof report);
-            if (size == -EINTR)
-                continue;
-            if (size != sizeof report)
-                report.stage = PR_STAGE_NONE;
-            return report;
-        }
-        if (ready == 0 && is_stopped(pid)) {
-            pr_signal(pidfd, (int)pid, SIGKILL);
-            return (struct pr_report){PR_STAGE_STOPPED, ECANCELED, -1};
-        }
+        /* Looked at again: it may be the program by now, which may stop itself as it likes. */
+        if (ready == 0 && is_stopped(pid, pidfd) && (ready = sys_ppoll(&polled, 1, &now)) == 0)
+            return kill_for(PR_STAGE_STOPPED, ECANCELED, pid, pidfd);
+        if (ready == 0 || ready == -EINTR)
+            continue;
+        struct pr_report report = {0};
+        long size = sys_read(report_fd, &report, sizeof report); /* blocks, where poll is denied */
+        if (size == -EINTR)
+            continue;
+        if (size < 0) /* whether it failed we cannot know, so it must not go on */
+            return kill_for(PR_STAGE_REPORT, (int)-size, pid, pidfd);
+        return size == sizeof report ? report : (struct pr_report){.index = -1};
     }
 }
 
@@ -408,10 +467,11 @@ static long start_child(struct work *work, struct way *way, struct pr_child *chi
     return pid;
 }
 
-static int conclude(struct work *work, long pid, int pidfd, struct pr_report report)
+static int conclude(struct work *work, long pid, int pidfd, struct pr_report report,
+                    bool may_be_stopped)
 {
     if (report.stage != PR_STAGE_NONE) {
-        reap_failed_child(pid, pidfd);
+        reap_failed_child(pid, pidfd, may_be_stopped);
         return fail(work, report.stage, -report.error, report.index);
     }
     work->result->pid = (int)pid;
@@ -454,7 +514,7 @@ static int attempt(struct work *work, struct way *way)
         struct pr_report report = {child.report.stage, child.report.error, child.report.index};
         if (report.stage == PR_STAGE_NONE && report_pipe[0] >= 0)
             report = read_report(report_pipe[0], pid, pidfd);
-        result = conclude(work, pid, pidfd, report);
+        result = conclude(work, pid, pidfd, report, report_pipe[0] >= 0);
     }
     if (report_pipe[0] >= 0)
         sys_close(report_pipe[0]);
@@ -463,15 +523,19 @@ static int attempt(struct work *work, struct way *way)
 
 /* --- down the ladder -------------------------------------------------------------------------- */
 
-/* After a failed attempt: whether another one, without the feature that was refused, makes sense. */
-static bool step_down(const struct work *work, const struct way *way, bool *cgroup_by_hand)
+static bool is_shortage(long error)
+{
+    return error == -EAGAIN || error == -ENOMEM || error == -EMFILE || error == -ENFILE;
+}
+
+/* After a failed attempt: whether another one, without what was refused, makes sense. */
+static bool step_down(const struct work *work, const struct way *way, struct avoided *avoided)
 {
     long error = -work->result->error;
     switch (work->result->stage) {
     case PR_STAGE_CLONE:
-        if (work->request->cgroup_fd >= 0 && !way->enters_cgroup_by_hand && error != -EAGAIN
-            && error != -ENOMEM && error != -EMFILE && error != -ENFILE) {
-            *cgroup_by_hand = true; /* older than 5.7, or a bad cgroup: by hand says which */
+        if (work->request->cgroup_fd >= 0 && !way->enters_cgroup_by_hand && !is_shortage(error)) {
+            avoided->clone_into_cgroup = true; /* older than 5.7, or a bad cgroup: by hand says which */
             return true;
         }
         if (!pr_ladder_is_refusal(error))
@@ -486,10 +550,15 @@ static bool step_down(const struct work *work, const struct way *way, bool *cgro
             return false;
         return true;
     case PR_STAGE_UNSHARE:
+        if (!pr_ladder_is_refusal(error))
+            return false;
         pr_ladder_drop(PR_FEATURE_UNSHARE);
-        return pr_ladder_is_refusal(error);
+        return true;
     case PR_STAGE_HELPER:
-        pr_ladder_drop(PR_FEATURE_HELPER);
+        /* Its arguments are some words more than the program's own, which may just fit. */
+        if (!is_shortage(error) && error != -E2BIG && error != -ETXTBSY)
+            pr_ladder_drop(PR_FEATURE_HELPER);
+        avoided->launcher = true;
         return true;
     default:
         return false;
@@ -498,26 +567,14 @@ static bool step_down(const struct work *work, const struct way *way, bool *cgro
 
 static int attempt_until_settled(struct work *work)
 {
-    bool cgroup_by_hand = false;
+    struct avoided avoided = {false, false};
     for (;;) {
-        struct way way = choose_way(work->request, cgroup_by_hand);
+        struct way way = choose_way(work->request, &avoided);
         int result = attempt(work, &way);
         work->result->mode = mode_of(&way);
-        if (result == 0 || !step_down(work, &way, &cgroup_by_hand))
+        if (result == 0 || !step_down(work, &way, &avoided))
             return result;
     }
-}
-
-/* Where clone does not make a pidfd, the child, which only we reap, still has its pid. */
-static void open_missing_pidfd(struct work *work)
-{
-    if (work->result->pidfd >= 0 || !(pr_ladder_features() & PR_FEATURE_PIDFD))
-        return;
-    long pidfd = sys_pidfd_open(work->result->pid, 0);
-    if (pidfd >= 0)
-        work->result->pidfd = (int)pidfd;
-    else if (pr_ladder_is_refusal(pidfd))
-        pr_ladder_drop(PR_FEATURE_PIDFD);
 }
 
 static int spawn_with_pipes(struct work *work)
@@ -527,7 +584,6 @@ static int spawn_with_pipes(struct work *work)
         result = attempt_until_settled(work);
     close_pipes(work, result < 0);
     if (result == 0) {
-        open_missing_pidfd(work);
         work->result->stage = PR_STAGE_NONE; /* a step down may have left its own */
         work->result->error = 0;
         work->result->index = -1;

@@ -28,9 +28,6 @@
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
 #endif
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
 #ifndef SYS_clone3
 #define SYS_clone3 435
 #endif
@@ -131,6 +128,9 @@ PR_RAW long pr_raw_clone(long number, long a, long b, long c, void (*fn)(void *)
 
 #else /* other machines: libc's syscall(), and no own stack, hence always fork */
 
+#if !defined(__LP64__) || defined(__s390x__)
+#error "64-bit Linux with clone(flags, stack, ...) only: the structs and calls below are those"
+#endif
 #include <errno.h>
 #define PR_HAVE_RAW_CLONE 0
 PR_RAW long pr_raw(long number, long a, long b, long c, long d, long e, long f)
@@ -147,7 +147,10 @@ long pr_twin(long number);
 PR_RAW long pr_sys(long number, long a, long b, long c, long d, long e, long f)
 {
     long refused = pr_twin(number);
-    return refused ? refused : pr_raw(number, a, b, c, d, e, f);
+    if (refused && number != SYS_close) /* Linux has closed the fd whatever close(2) returns */
+        return refused;
+    long result = pr_raw(number, a, b, c, d, e, f);
+    return refused ? refused : result;
 }
 #else
 #define pr_twin(number) 0L
@@ -187,7 +190,8 @@ PR_CALL(read, (int fd, void *buffer, size_t size), fd, buffer, size)
 PR_CALL(write, (int fd, const void *buffer, size_t size), fd, buffer, size)
 PR_CALL(ioctl, (int fd, unsigned long request, long argument), fd, request, argument)
 PR_CALL(getdents64, (int fd, void *buffer, size_t size), fd, buffer, size)
-PR_CALL(ppoll, (struct pollfd *fds, unsigned count, const struct timespec *timeout),
+/* The raw call writes what is left of the time into *timeout, which libc's hides. */
+PR_CALL(ppoll, (struct pollfd *fds, unsigned count, struct timespec *timeout),
         fds, count, timeout, 0, 8)
 
 /* processes */
@@ -196,7 +200,6 @@ PR_CALL(exit_group, (int code), code)
 PR_CALL(execve, (const char *path, char *const *argv, char *const *env), path, argv, env)
 PR_CALL(waitid, (int kind, int id, siginfo_t *info, int options, struct rusage *usage),
         kind, id, info, options, usage)
-PR_CALL(pidfd_open, (int pid, unsigned flags), pid, flags)
 PR_CALL(pidfd_send_signal, (int pidfd, int number), pidfd, number, 0, 0)
 PR_CALL(kill, (int pid, int number), pid, number)
 PR_RAW long sys_getpid(void) { return pr_sys(SYS_getpid, 0, 0, 0, 0, 0, 0); }
@@ -211,7 +214,8 @@ PR_CALL(chdir, (const char *path), path)
 PR_CALL(umask, (unsigned mask), mask)
 PR_RAW long sys_setsid(void) { return pr_sys(SYS_setsid, 0, 0, 0, 0, 0, 0); }
 PR_CALL(setpgid, (int pid, int group), pid, group)
-PR_CALL(prlimit64, (int pid, int resource, const uint64_t limits[2]), pid, resource, limits, 0)
+PR_CALL(prlimit64, (int pid, int resource, const uint64_t limits[2], uint64_t before[2]),
+        pid, resource, limits, before)
 PR_CALL(getpriority, (int which, int who), which, who)
 PR_CALL(setpriority, (int which, int who, int value), which, who, value)
 PR_CALL(prctl, (int option, long argument), option, argument, 0, 0, 0)

@@ -14,8 +14,10 @@ here, once per errno class.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import sys
 
 __all__ = ["SpawnError", "report_callback_error", "spawn_error"]
 
@@ -31,6 +33,10 @@ class SpawnError(OSError):
 
     stage: str = ""
     hint: str = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """The classes of the pairs below have no name to be pickled by."""
+        return spawn_error, (self.errno, self.stage, self.filename, self.hint)
 
     def __str__(self) -> str:
         """What was tried, on what, what the kernel said, what to do."""
@@ -57,19 +63,37 @@ _KINDS: dict[type[OSError], type[SpawnError]] = {
     for kind in _BUILTIN_KINDS
 }
 
+_HINTS = {
+    errno.EAGAIN: "a limit on processes is reached (ulimit -u, or pids.max of the cgroup)",
+    errno.EMFILE: "this process has as many open files as it may (ulimit -n)",
+    errno.ENFILE: "the system has as many open files as it may (fs.file-max)",
+    errno.ENOEXEC: "the file has no #! line and is no program for this machine",
+    errno.E2BIG: "the arguments and environment together, or one of them alone, are too long",
+    errno.ETXTBSY: "some process has the file open for writing",
+}
+
 
 def spawn_error(
     number: int, stage: str, filename: bytes | str | None = None, hint: str = ""
 ) -> SpawnError:
-    """Return the SpawnError for errno *number* at *stage*, of the kind that errno has in Python."""
+    """Return the SpawnError for errno *number* at *stage*, of the kind that errno has in Python.
+
+    Without a *hint* it has what can be said of the errno alone.
+    """
     kind = _KINDS.get(type(OSError(number, "")), SpawnError)
     name = os.fsdecode(filename) if filename is not None else None
     error = kind(number, os.strerror(number), name)
     error.stage = stage
-    error.hint = hint
+    error.hint = hint or _HINTS.get(number, "")
     return error
 
 
 def report_callback_error(callback: str) -> None:
-    """Log the exception being handled as raised by the user's *callback*; call in ``except``."""
+    """Log the exception being handled as raised by the user's *callback*; call in ``except``.
+
+    To be called for BaseException, because a Failure (``raise reason``) and a CancelledError are no
+    Exceptions, and end no loop. KeyboardInterrupt and SystemExit, which mean to, are raised again.
+    """
+    if isinstance(sys.exception(), KeyboardInterrupt | SystemExit):
+        raise  # in an except block of the caller
     _log.exception("%s raised", callback)

@@ -99,6 +99,9 @@ class SpawnSpec:
     env: Sequence[bytes]
     """``KEY=value`` each."""
 
+    searched_name: bytes | None = None
+    """The bare name that the candidates were made of by a PATH search; None without one."""
+
     redirects: Sequence[Redirect] = ()
     cwd: bytes | None = None
     identity: Identity | None = None

@@ -1,10 +1,10 @@
 """Runs one function of a test file in a process of its own.
 
 For tests whose subject is the state of the whole process: SIGCHLD ignored, signals sent to the
-process group, limits, namespaces, another kernel feature taken away. The function stands in the test
-file, beside the test that calls it; it is run in a fresh interpreter that leads a session of its own,
-its arguments and its result go through JSON, and what it leaves behind (fds, children, threads) fails
-the test as it would in any other.
+process group, limits, namespaces, another kernel feature taken away. The function stands in the
+test file, beside the test that calls it; it is run in a fresh interpreter that leads a session of
+its own, its arguments and its result go through JSON, and what it leaves behind (fds, children,
+threads) fails the test as it would in any other.
 
     def exit_code_with_sigchld_ignored(program: str) -> int: ...
 

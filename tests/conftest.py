@@ -60,6 +60,7 @@ def nothing_is_left() -> Iterator[None]:
     left_pids = child_pids() - pids
     for pid in left_pids:  # do not let one test's children fail the next one too
         os.kill(pid, 9)
+    for pid in left_pids:  # all dead by now: none holds another (a tracer holds a zombie)
         os.waitpid(pid, 0)
     left_fds = {fd: what for fd, what in open_fds().items() if fds.get(fd) != what}
     left_threads = set(threading.enumerate()) - threads

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import errno
 import fcntl
+import itertools
 import os
 import resource
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from support import Recorder, run_until
+from ways import spawn_on
 
 __all__ = [
     "ChildTables",
@@ -23,6 +25,8 @@ __all__ = [
     "expected_table",
     "file_of",
     "landing_slots",
+    "new_file",
+    "numbers_taken",
     "open_at",
     "own_table",
     "room_for",
@@ -97,13 +101,17 @@ def assert_same(actual: Mapping[int, Entry], expected: Mapping[int, Entry], what
 class ChildTables:
     """Runs the program fdtable as a child, with any childFDs, and reads what it saw.
 
-    *report* is where the children write to; a child of another user must be allowed to.
+    *report* is where the children write to; one of another user must be allowed to. *way* is one of
+    `ways.WAYS`, or None for any; *end* is one above the highest fd that is looked at.
     """
 
-    def __init__(self, reactor: Any, program: str, report: Path, end: int = TABLE_END) -> None:
+    def __init__(
+        self, reactor: Any, program: str, report: Path, way: str | None, end: int = TABLE_END
+    ) -> None:
         self._reactor = reactor
         self._program = program
         self._report = report
+        self._way = way
         self._end = end
 
     def spawn(self, child_fds: Mapping[int, End] | None, **kwargs: Any) -> dict[int, Entry]:
@@ -111,29 +119,32 @@ class ChildTables:
 
         Neither the child's map nor its end has changed a flag or an fd of ours.
         """
-        before = own_table()
-        actual, expected = self._run(child_fds, before, kwargs)
-        assert_same(actual, expected, child_fds)
-        assert_same(own_table(), before, f"the parent's own fds after {child_fds}")
+        before = own_table(self._end)
+        actual = self.spawn_among_others(child_fds, before, **kwargs)
+        assert_same(own_table(self._end), before, f"the parent's own fds after {child_fds}")
         return actual
 
-    def _run(
-        self, child_fds: Mapping[int, End] | None, parent: Mapping[int, Entry], kwargs: Any
-    ) -> tuple[dict[int, Entry], dict[int, Entry]]:
+    def spawn_among_others(
+        self, child_fds: Mapping[int, End] | None, parent: Mapping[int, Entry], **kwargs: Any
+    ) -> dict[int, Entry]:
+        """Return the child's fd table, compared to the model's, whatever other threads open.
+
+        *parent* has the entries of those fds of ours that are mapped.
+        """
         recorder = Recorder()
-        transport = self._reactor.spawnProcess(
-            recorder,
-            self._program,
-            [self._program, str(self._report), str(self._end)],
-            env={},
-            childFDs=child_fds,
-            **kwargs,
-        )
+        args = [self._program, str(self._report), str(self._end)]
+        kwargs["childFDs"] = child_fds
+        if self._way is None:
+            transport = self._reactor.spawnProcess(recorder, self._program, args, **kwargs)
+        else:
+            transport = spawn_on(self._way, self._reactor, recorder, self._program, args, **kwargs)
         pipes = {fd: file_of(pipe.fileno()) for fd, pipe in transport.pipes.items()}
         run_until(self._reactor, lambda: recorder.ended)
         assert recorder.reason.value.exitCode == 0, recorder.reason
         rows = {0: "w", 1: "r", 2: "r"} if child_fds is None else child_fds
-        return self.read(), expected_table(rows, parent, pipes)
+        actual = self.read()
+        assert_same(actual, expected_table(rows, parent, pipes), child_fds)
+        return actual
 
     def read(self) -> dict[int, Entry]:
         """Return the table that the last child wrote, and forget it."""
@@ -152,18 +163,50 @@ def landing_slots() -> set[int]:
     return {fd for fd, entry in table.items() if entry.file == file} if count >= 8 else set()
 
 
-def open_at(least: int, flags: int = os.O_RDWR) -> int:
-    """Return an fd >= *least*, close-on-exec, of a new file that nobody else has."""
-    fd = os.memfd_create("canary", 0)
+def new_file(flags: int = os.O_RDWR) -> int:
+    """Return an fd, close-on-exec, of a new file that nobody else has, opened with *flags*."""
+    fd = os.memfd_create("canary")
     try:
         # Through /proc, because only an open decides on access mode and O_NONBLOCK.
-        opened = os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
-        try:
-            return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, least)
-        finally:
-            os.close(opened)
+        return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
     finally:
         os.close(fd)
+
+
+def open_at(least: int, flags: int = os.O_RDWR) -> int:
+    """Return a `new_file` under the lowest free number from *least* on."""
+    fd = new_file(flags)
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def numbers_taken(numbers: Iterable[int]) -> Iterator[None]:
+    """For as long as this lasts, each of *numbers* is an fd of a `new_file`, with varied flags.
+
+    What was there before is put back, flags and all, at the end.
+    """
+    variants = itertools.cycle(
+        [os.O_RDONLY, os.O_WRONLY | os.O_NONBLOCK, os.O_RDWR, os.O_RDWR | os.O_NONBLOCK]
+    )
+    wanted = list(numbers)
+    before = {fd: entry for fd, entry in own_table(max(wanted) + 1).items() if fd in wanted}
+    aside = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(wanted) + 1) for fd in before}
+    for number, flags in zip(wanted, variants, strict=False):
+        fd = open_at(max(wanted) + 1, flags)
+        os.dup2(fd, number, inheritable=flags == os.O_RDONLY)
+        os.close(fd)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            if number in aside:
+                os.dup2(aside[number], number, inheritable=not before[number].close_on_exec)
+                os.close(aside[number])
+            else:
+                os.close(number)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """A program file that no exec gets past, until it is let.
 
-A window that is open for microseconds, between clone and exec, stays open for as long as a test needs
-it: the file has a lease (fcntl(2), F_SETLEASE). Whoever opens the file, and exec does, waits in the
-kernel for the holder of the lease to give it up. No special file system, no rights but ownership of
-the file. The kernel breaks a lease after /proc/sys/fs/lease-break-time (45 s), so nothing hangs for
-ever; a test that runs into that has failed by its own deadlines.
+A window that is open for microseconds, between clone and exec, stays open for as long as a test
+needs it: the file has a lease (fcntl(2), F_SETLEASE). Whoever opens the file, and exec does, waits
+in the kernel for the holder of the lease to give it up. No special file system, no rights but
+ownership of the file. The kernel breaks a lease after /proc/sys/fs/lease-break-time (45 s), so
+nothing hangs for ever; a test that runs into that has failed by its own deadlines.
 """
 
 from __future__ import annotations

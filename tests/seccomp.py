@@ -18,21 +18,39 @@ from contextlib import contextmanager
 
 import pytest
 
-__all__ = ["Call", "NUMBERS", "deny", "supervised"]
+__all__ = ["NUMBERS", "Call", "deny", "make_deadly", "needs_seccomp", "supervised"]
 
+_EVERYWHERE = {"clone3": 435, "close_range": 436}
 _ALL_NUMBERS = {
-    "x86_64": {"close": 3, "dup3": 292, "execve": 59, "close_range": 436, "clone3": 435},
-    "aarch64": {"close": 57, "dup3": 24, "execve": 221, "close_range": 436, "clone3": 435},
+    "x86_64": {
+        "close": 3,
+        "dup3": 292,
+        "epoll_ctl": 233,
+        "execve": 59,
+        "ioctl": 16,
+        **_EVERYWHERE,
+    },
+    "aarch64": {
+        "close": 57,
+        "dup3": 24,
+        "epoll_ctl": 21,
+        "execve": 221,
+        "ioctl": 29,
+        **_EVERYWHERE,
+    },
 }
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 NUMBERS = _ALL_NUMBERS.get(platform.machine(), {})
 """The system calls that can be named here."""
 
+needs_seccomp = pytest.mark.skipif(not NUMBERS, reason=f"no numbers for {platform.machine()}")
+
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER = 1
 _NEW_LISTENER = 8
 _RET_ERRNO, _RET_NOTIFY, _RET_ALLOW = 0x00050000, 0x7FC00000, 0x7FFF0000
+_RET_KILL_PROCESS = 0x80000000
 _LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _NOTIFY_RECEIVE, _NOTIFY_SEND = 0xC0502100, 0xC0182101
 _CONTINUE = 1
@@ -46,9 +64,7 @@ class _Program(ctypes.Structure):
 
 
 def _install(flags: int, action: int, name: str, arguments: Sequence[tuple[int, int]]) -> int:
-    """Take *action* on the call *name* whose (index, value) *arguments* are these; allow all else."""
-    if name not in NUMBERS:
-        pytest.skip(f"system call numbers of {platform.machine()} are not listed")
+    """Take *action* on the call *name* when each (index, value) is met; allow all else."""
     checks = [(0, NUMBERS[name]), *((16 + 8 * index, value) for index, value in arguments)]
     rows = []
     for done, (offset, value) in enumerate(checks):
@@ -72,11 +88,16 @@ def deny(name: str, error: int, *arguments: tuple[int, int]) -> None:
     _install(0, _RET_ERRNO | error, name, arguments)
 
 
+def make_deadly(name: str) -> None:
+    """Kill the process that makes the call *name*."""
+    _install(0, _RET_KILL_PROCESS, name, ())
+
+
 @contextmanager
 def supervised(
     name: str, decide: Callable[[Call], int | None], *arguments: tuple[int, int]
 ) -> Iterator[None]:
-    """Ask *decide*, in another thread, before each call *name*; it returns an errno, or None: go on.
+    """Ask *decide*, in another thread, before each call *name*: an errno, or None to go on.
 
     The caller of the system call waits meanwhile. *decide* itself is not asked for its own calls.
     After the end such calls fail with ENOSYS.

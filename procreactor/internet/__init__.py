@@ -7,6 +7,7 @@ one lazy attribute of the package; it is why the import below stands inside a fu
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,12 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["reactor"]
 
+_installing = threading.RLock()
 
-def __getattr__(name: str) -> object:
-    if name != "reactor":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # The import makes, installs and names it: afterwards `reactor` is an ordinary attribute.
-    from procreactor.internet import epollreactor
 
-    epollreactor.install()
-    return globals()["reactor"]
+if not TYPE_CHECKING:  # or every name would be an attribute to a type checker
+
+    def __getattr__(name: str) -> object:
+        if name != "reactor":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # The import makes, installs and names it: afterwards `reactor` is an ordinary attribute.
+        from procreactor.internet import epollreactor
+
+        with _installing:  # two threads may ask at once
+            if "reactor" not in globals():
+                epollreactor.install()
+        return globals()["reactor"]

@@ -60,6 +60,7 @@ class ReactorBase:
         self._selectables = Selectables(self._loop)
         self._disconnectable: dict[Any, None] = {}
         self._threads: ThreadPoolExecutor | None = None
+        self._retired_threads: list[ThreadPoolExecutor] = []
         self._thread_count = _DEFAULT_THREADS
         self._started = False
         self._stopped = True
@@ -127,7 +128,7 @@ class ReactorBase:
         for one in list(self._disconnectable):
             try:
                 one.disconnectAll()
-            except Exception:
+            except BaseException:
                 report_callback_error(f"{type(one).__name__}.disconnectAll")
         self._selectables.disconnect_all()
 
@@ -237,9 +238,12 @@ class ReactorBase:
         if self._threads is not None:
             # An executor cannot be resized: the old one ends its work, new work goes to another.
             self._threads.shutdown(wait=False)
+            self._retired_threads.append(self._threads)
             self._threads = ThreadPoolExecutor(size, "procreactor-pool")
 
     def _stop_threads(self) -> None:
+        while self._retired_threads:
+            self._retired_threads.pop().shutdown(wait=True)
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=True)
@@ -362,5 +366,5 @@ def _is_callable(call: object) -> bool:
 def _call_logged(call: Callable[..., object], args: tuple[Any, ...], kw: dict[str, Any]) -> None:
     try:
         call(*args, **kw)
-    except Exception:
+    except BaseException:
         report_callback_error(name_of(call))

@@ -8,8 +8,10 @@ for a streaming producer that is not paused: that one is told `stopProducing`. A
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from procreactor.errors import report_callback_error
 from procreactor.transport.writer import StreamWriter
 
 __all__ = ["ProducerGate"]
@@ -18,8 +20,9 @@ __all__ = ["ProducerGate"]
 class ProducerGate:
     """Stands between one producer at a time and the writer that it feeds."""
 
-    def __init__(self, writer: StreamWriter) -> None:
+    def __init__(self, writer: StreamWriter, hang_up: Callable[[], object] | None = None) -> None:
         self._writer = writer
+        self._hang_up = hang_up or writer.close_when_flushed
         self._producer: Any = None
         self._streaming = False
         self._paused = False
@@ -66,5 +69,12 @@ class ProducerGate:
         if self._producer is None or (self._streaming and not self._paused):
             return False
         self._paused = False
-        self._producer.resumeProducing()
+        try:
+            self._producer.resumeProducing()
+        except BaseException:
+            # The stream cannot be completed: it ends here, and the producer is told so.
+            report_callback_error(f"{type(self._producer).__name__}.resumeProducing")
+            self._writer.on_drained = None
+            self._hang_up()
+            return False
         return True

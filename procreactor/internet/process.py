@@ -109,7 +109,7 @@ class ChildTransport:
         if self._gate is not None:
             try:
                 self._gate.stop()
-            except Exception:
+            except BaseException:
                 report_callback_error("stopProducing")
 
     def disconnectAll(self) -> None:
@@ -137,7 +137,7 @@ class ChildTransport:
             return
         try:
             getattr(self.proto, method)(*args)
-        except Exception:
+        except BaseException:
             report_callback_error(f"{type(self.proto).__name__}.{method}")
 
     def __repr__(self) -> str:
@@ -223,7 +223,7 @@ class Process(ChildTransport):
         """The child wrote."""
         try:
             self.proto.childDataReceived(child_fd, data)
-        except Exception:
+        except BaseException:
             report_callback_error(f"{type(self.proto).__name__}.childDataReceived")
             self._child.close_pipe(child_fd)
 
@@ -307,7 +307,7 @@ class PTYProcess(ChildTransport):
         """The child wrote."""
         try:
             self.proto.childDataReceived(child_fd, data)
-        except Exception:
+        except BaseException:
             report_callback_error(f"{type(self.proto).__name__}.childDataReceived")
             self._child.close()
 

@@ -115,7 +115,7 @@ class Selectables:
     def _call(self, selectable: Any, method: str, is_gone: int) -> None:
         try:
             why = getattr(selectable, method)()
-        except Exception as error:
+        except BaseException as error:
             report_callback_error(f"{type(selectable).__name__}.{method}")
             why = error
         if why or (is_gone and self._is_watched(selectable)):
@@ -132,7 +132,7 @@ class Selectables:
         self.remove_writer(selectable)
         try:
             selectable.connectionLost(Failure(why))
-        except Exception:
+        except BaseException:
             report_callback_error(f"{type(selectable).__name__}.connectionLost")
 
 

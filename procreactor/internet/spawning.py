@@ -1,8 +1,8 @@
 """From the arguments of spawnProcess to a request, and the start.
 
 Everything that can be wrong without asking the kernel is found first, by the pure rooms
-(transport/request.py, transport/redirects.py), under the names that the arguments have here. Then
-the user database is asked, and only then is anything opened.
+(transport/request.py, transport/redirects.py), under the names that the arguments have here. Only
+then is anything opened, and the user database asked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from procreactor.errors import spawn_error
+from procreactor.errors import SpawnError, spawn_error
 from procreactor.internet.process import ChildTransport, Process, PTYProcess
 from procreactor.kernel.ptys import PtyPair, open_pty
 from procreactor.kernel.users import resolve_identity
@@ -64,11 +64,17 @@ def spawn_process(
     redirects = plan_redirects(childFDs, bool(usePTY))
     user_pty = _check_pty(usePTY, extras.get("windowSize"))
     _check_protocol(processProtocol, bool(usePTY) or any(row.is_pipe for row in redirects))
-    program = _plan_program(executable, args, env, path, uid, gid)
-    spec = SpawnSpec(**program, **_plan_options(extras, bool(usePTY)), redirects=redirects)
+    _check_ids(uid, gid)
+    spec = SpawnSpec(
+        **_plan_program(executable, args, env, path),
+        **_plan_options(extras, bool(usePTY)),
+        redirects=redirects,
+    )
     transport: Process | PTYProcess
     with _cgroup(extras.get("cgroup")) as cgroup_fd:
-        spec = dataclasses.replace(spec, cgroup_fd=cgroup_fd) if cgroup_fd >= 0 else spec
+        if cgroup_fd >= 0 or uid is not None or gid is not None:
+            identity = resolve_identity(uid, gid)
+            spec = dataclasses.replace(spec, cgroup_fd=cgroup_fd, identity=identity)
         if usePTY:
             transport = PTYProcess(loop, processProtocol, on_over)
             _start_on_pty(transport, spec, user_pty, extras.get("windowSize"))
@@ -129,23 +135,25 @@ def _check_protocol(protocol: object, has_pipes: bool) -> None:
         )
 
 
-def _plan_program(
-    executable: object, args: object, env: object, path: object, uid: Any, gid: Any
-) -> dict[str, Any]:
+def _check_ids(uid: object, gid: object) -> None:
+    for value, what in ((uid, "uid"), (gid, "gid")):
+        if value is not None:
+            plan_int(value, what, 0, _ID_MAX)
+
+
+def _plan_program(executable: object, args: object, env: object, path: object) -> dict[str, Any]:
     parent_env = os.environb
     program = encode_path(executable, "executable")
     argv = encode_argv(args, program, "args")
     child_env = encode_env(env, parent_env, "env")
     cwd = encode_path(path, "path") if path is not None else b""
-    for value, what in ((uid, "uid"), (gid, "gid")):
-        if value is not None:
-            plan_int(value, what, 0, _ID_MAX)
+    candidates = find_candidates(program, child_env, parent_env)
     return {
-        "candidates": find_candidates(program, child_env, parent_env),
+        "candidates": candidates,
+        "searched_name": program if candidates != [program] else None,
         "argv": argv,
         "env": [name + b"=" + value for name, value in child_env.items()],
         "cwd": cwd or None,
-        "identity": resolve_identity(uid, gid),
     }
 
 
@@ -188,6 +196,10 @@ def _cgroup(cgroup: Any) -> Iterator[int]:
             raise spawn_error(error.errno or 0, "cgroup", name) from None
         try:
             yield fd
+        except SpawnError as error:
+            if error.stage == "cgroup":
+                error.filename = os.fsdecode(name)
+            raise
         finally:
             os.close(fd)
 
@@ -202,6 +214,7 @@ def _start_on_pty(
     try:
         transport.start(spec, pty)
     except BaseException:
-        os.close(pty.master)
-        os.close(pty.slave)
+        if transport.fileno() < 0:  # else it was taken over, and the interrupt came after that
+            os.close(pty.master)
+            os.close(pty.slave)
         raise

@@ -162,7 +162,7 @@ class Connection:
         shared = SharedFd(loop, sock.fileno())
         self._reader = _SocketReader(shared, sock.fileno(), self._on_data, self._on_read_end)
         self._writer = StreamWriter(shared, sock.fileno(), _KEY, self._on_write_end)
-        self._gate = ProducerGate(self._writer)
+        self._gate = ProducerGate(self._writer, self.loseConnection)
 
     def __repr__(self) -> str:
         return self._name
@@ -269,13 +269,13 @@ class Connection:
         """Hand the connection to its protocol, which may be told things from the next turn on."""
         try:
             self.protocol.makeConnection(self)
-        except Exception:
+        except BaseException:
             self._give_up("makeConnection")
 
     def _on_data(self, key: int, data: bytes) -> None:
         try:
             self.protocol.dataReceived(data)
-        except Exception:
+        except BaseException:
             self._give_up("dataReceived")
 
     def _give_up(self, method: str) -> None:
@@ -316,13 +316,13 @@ class Connection:
         self._writer.stop()
         try:
             self._gate.stop()
-        except Exception:
+        except BaseException:
             report_callback_error("stopProducing")
         self._close()
         self._on_over(self)
         try:
             self.protocol.connectionLost(reason)
-        except Exception:
+        except BaseException:
             report_callback_error(f"{type(self.protocol).__name__}.connectionLost")
 
     def _close(self) -> None:
@@ -433,7 +433,7 @@ class Port:
     def _stop_factory(self) -> Failure | None:
         try:
             self.factory.doStop()
-        except Exception:
+        except BaseException:
             report_callback_error(f"{type(self.factory).__name__}.doStop")
             return Failure()
         return None
@@ -493,7 +493,7 @@ class Port:
     def _build_protocol(self, client: tuple[Any, ...]) -> Any:
         try:
             return self.factory.buildProtocol(_address(client))
-        except Exception:
+        except BaseException:
             report_callback_error(f"{type(self.factory).__name__}.buildProtocol")
             return None
 

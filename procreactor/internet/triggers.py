@@ -34,7 +34,7 @@ class _Trigger:
         """Return what the callable does; None when it raises, which is logged."""
         try:
             return self._call(*self._args, **self._kw)
-        except Exception:
+        except BaseException:
             report_callback_error(f"system event trigger {name_of(self._call)}")
             return None
 

@@ -58,9 +58,9 @@ class Child:
     __slots__ = ("_call", "_exit_fd", "_owner", "ours", "pid", "pidfd")
 
     def __init__(self, spec: SpawnSpec) -> None:
-        self._call = binding.SpawnCall(len(spec.redirects))
-        self._exit_fd = -1
+        self._exit_fd = -1  # first: an interrupt may leave the object half made
         self._owner = os.getpid()
+        self._call = binding.SpawnCall(len(spec.redirects))
         self.pid = -1
         self.pidfd = -1
         self.ours: list[int] = []
@@ -146,27 +146,15 @@ class Child:
             )
 
 
-_HINTS = {
-    errno.EAGAIN: "a limit on processes is reached (ulimit -u, or pids.max of the cgroup)",
-    errno.EMFILE: "this process has as many open files as it may (ulimit -n)",
-    errno.ENFILE: "the system has as many open files as it may (fs.file-max)",
-    errno.ENOEXEC: "the file has no #! line and is no program for this machine",
-    errno.E2BIG: "the arguments and environment together, or one of them alone, are too long",
-    errno.ETXTBSY: "some process has the file open for writing",
-}
-
-
 def _explain(error: SpawnError, spec: SpawnSpec) -> None:
-    """Add to *error* what the user can do about it, as far as the errno alone does not say."""
-    number = error.errno or 0
-    if error.stage == "exec" and number in (errno.ENOENT, errno.ENOTDIR):
-        if len(spec.candidates) > 1:
-            error.filename = os.path.basename(os.fsdecode(spec.candidates[0]))
-            error.hint = "it is in no directory of PATH"
-        elif os.path.exists(os.path.join(spec.cwd or b"", spec.candidates[0])):
-            error.hint = "the file is there; its interpreter (the #! line) or loader is not"
-    elif not error.hint:
-        error.hint = _HINTS.get(number, "")
+    """Say what it was that a search, or an exec, did not find."""
+    if error.stage != "exec" or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return
+    if spec.searched_name is not None:
+        error.filename = os.fsdecode(spec.searched_name)
+        error.hint = "it is in no directory of PATH"
+    elif os.path.exists(os.path.join(spec.cwd or b"", spec.candidates[0])):
+        error.hint = "the file is there; its interpreter (the #! line) or loader is not"
 
 
 def _watch_by_thread(pid: int) -> int:

@@ -18,6 +18,7 @@ Events of one turn are looked up when the turn begins and checked again before e
 
 from __future__ import annotations
 
+import os
 import select
 
 __all__ = ["ERROR", "HANGUP", "READ", "WRITE", "Poller"]
@@ -36,6 +37,7 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._always_ready: dict[int, int] = {}
+        self._ready_fd = -1  # in the set and readable while one of those is wanted
 
     def fileno(self) -> int:
         """The epoll fd, readable while any watched fd is ready."""
@@ -49,17 +51,20 @@ class Poller:
             if fd in self._always_ready:
                 raise FileExistsError(f"fd {fd} is watched already") from None
             self._always_ready[fd] = events
+            self._show_readiness()
 
     def change(self, fd: int, events: int) -> None:
         """Watch *fd* for *events* from now on."""
         if fd in self._always_ready:
             self._always_ready[fd] = events
+            self._show_readiness()
         else:
             self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
         """Watch *fd* no longer. Call before closing it; one that was closed first is let go."""
         if self._always_ready.pop(fd, None) is not None:
+            self._show_readiness()
             return
         try:
             self._epoll.unregister(fd)
@@ -75,8 +80,26 @@ class Poller:
         if not self._always_ready:
             return self._epoll.poll(timeout_s)
         ready = [(fd, events) for fd, events in self._always_ready.items() if events]
-        return ready + self._epoll.poll(0 if ready else timeout_s)
+        return ready + [pair for pair in self._epoll.poll(timeout_s) if pair[0] != self._ready_fd]
+
+    def _show_readiness(self) -> None:
+        """Make the epoll fd itself readable while a file is wanted, for a loop that watches it."""
+        wanted = any(self._always_ready.values())
+        if wanted and self._ready_fd < 0:
+            self._ready_fd = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._epoll.register(self._ready_fd, READ)
+        elif not wanted and self._ready_fd >= 0:
+            self._epoll.unregister(self._ready_fd)
+            os.close(self._ready_fd)
+            self._ready_fd = -1
 
     def close(self) -> None:
-        """Close the epoll fd."""
+        """Close the epoll fd. Idempotent."""
         self._epoll.close()
+        if self._ready_fd >= 0:
+            os.close(self._ready_fd)
+            self._ready_fd = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_ready_fd", -1) >= 0:
+            self.close()

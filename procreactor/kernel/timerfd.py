@@ -19,6 +19,8 @@ _LATEST_S = 2.0**33
 class TimerFd:
     """An fd that is readable from a deadline of time.monotonic on."""
 
+    _fd = -1
+
     def __init__(self) -> None:
         self._fd = binding.open_timer()
         self._deadline_s: float | None = None
@@ -34,8 +36,13 @@ class TimerFd:
             binding.set_timer(self._fd, 0 if deadline_s is None else _in_ns(deadline_s))
 
     def close(self) -> None:
-        """Close the fd."""
-        os.close(self._fd)
+        """Close the fd. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _in_ns(deadline_s: float) -> int:

@@ -44,4 +44,6 @@ def _is_already(identity: Identity) -> bool:
         return False
     if identity.uid != 0:
         return True  # its own ids, and no right to any group
-    return set(os.getgroups()) == set(identity.groups)
+    # With the gid itself in the list or not, the rights are the same. (A user namespace of a user's
+    # own has root without groups, and forbids setgroups.)
+    return {*os.getgroups(), identity.gid} == {*identity.groups, identity.gid}

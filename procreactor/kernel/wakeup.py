@@ -14,6 +14,8 @@ __all__ = ["Wakeup"]
 class Wakeup:
     """A self-pipe; ``fileno`` is readable from `wake` until `drain`."""
 
+    _read_fd = write_fd = -1
+
     def __init__(self) -> None:
         self._read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -37,6 +39,12 @@ class Wakeup:
             pass
 
     def close(self) -> None:
-        """Close both ends."""
-        os.close(self._read_fd)
-        os.close(self.write_fd)
+        """Close both ends. Idempotent."""
+        read_fd, write_fd = self._read_fd, self.write_fd
+        self._read_fd = self.write_fd = -1
+        for fd in (read_fd, write_fd):
+            if fd >= 0:
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()

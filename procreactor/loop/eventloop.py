@@ -12,20 +12,25 @@ event of the same turn was not meant. So all events of a turn are resolved to th
 and each watch is asked whether it is still active before it is told. Together with the rule that
 an fd leaves the poller before it is closed (kernel/poller.py) no event can reach a stranger.
 
-A callback that raises an Exception is logged, and the loop lives. What is no Exception
-(KeyboardInterrupt, SystemExit) leaves the turn, and nothing is lost by it: fds are level-triggered
-and are reported again, calls and timers stay queued until each is claimed.
+A callback that raises is logged, and the loop lives. KeyboardInterrupt and SystemExit leave the
+turn, and nothing of the others is lost by it: fds are level-triggered and are reported again, calls
+and timers stay queued until each is claimed.
 
 Hosted by another loop: `fileno` is the epoll fd, which is readable while there is something to do
 (epoll nests); the host then calls ``run_once(0)``. From the first `fileno` on, a timerfd in the
 same set stands for the timers, and the wake-up pipe for calls.
+
+After os.fork in the host program the copy's loops start afresh, without watches, calls and timers:
+its epoll fd would be the original's, and taking events or watches from that would rob it.
 
 Waiting is rounded up to milliseconds by epoll_wait; a timer is never early.
 """
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -59,13 +64,17 @@ class EventLoop:
 
     def __init__(self) -> None:
         binding.reserve()  # before the program's own fds take the low numbers
+        self._watches: dict[int, Watch] = {}
+        self._open()
+        _open_loops.add(self)
+
+    def _open(self) -> None:
         self._poller = Poller()
         self._wakeup = Wakeup()
-        self._watches: dict[int, Watch] = {}
         self._soon: deque[tuple[Callback, tuple[object, ...]]] = deque()
         self._timer_fd: TimerFd | None = None
         self.timers = TimerQueue()
-        self._wakeup_watch = self.watch(self._wakeup.fileno(), self._on_wakeup, READ)
+        self.watch(self._wakeup.fileno(), self._on_wakeup, READ)
 
     # -- fds ------------------------------------------------------------------------------------
 
@@ -75,6 +84,11 @@ class EventLoop:
         Hang-up and error are told too. FileExistsError when *fd* is watched already.
         """
         self._poller.add(fd, events)
+        stale = self._watches.get(fd)
+        if stale is not None:
+            # Its file was closed unasked, or the number could not have been added: who unwatches it
+            # later must not take this one out.
+            stale.active = False
         watch = self._watches[fd] = Watch(fd, on_ready, events)
         return watch
 
@@ -129,7 +143,7 @@ class EventLoop:
             if watch.active:
                 try:
                     watch.on_ready(events)
-                except Exception:
+                except BaseException:
                     report_callback_error(_name(watch.on_ready))
 
     def _ready(self, wait_s: float) -> list[tuple[Watch, int]]:
@@ -155,10 +169,12 @@ class EventLoop:
     def _run_calls(self) -> bool:
         # Only those of before: a call that asks for another must not keep the loop from its fds.
         for _ in range(len(self._soon)):
+            if not self._soon:
+                break  # a callback ran a turn of its own, and so these calls
             callback, args = self._soon.popleft()
             try:
                 callback(*args)
-            except Exception:
+            except BaseException:
                 report_callback_error(_name(callback))
         return True
 
@@ -169,7 +185,7 @@ class EventLoop:
                 called = True
                 try:
                     timer.callback(*timer.args, **timer.kwargs)
-                except Exception:
+                except BaseException:
                     report_callback_error(_name(timer.callback))
         self.on_timers_changed()
         return called
@@ -197,20 +213,50 @@ class EventLoop:
 
     def _on_wakeup(self, events: int) -> None:
         self._wakeup.drain()
+        if self._soon and self._timer_fd is not None:
+            # Asked for since this turn made its calls; the host must not miss it. Looked at after
+            # the draining: a thread that asks later also wakes later.
+            self._wakeup.wake()
 
     def _on_timer_fd(self, events: int) -> None:
         # The turn that waited for it found no timer due yet when it began; this one will.
         self._run_timers()
 
     def close(self) -> None:
-        """Close the loop's own fds. The fds of others are only let go."""
+        """Close the loop's own fds. The fds of others are only let go. Idempotent."""
+        _open_loops.discard(self)
         for watch in list(self._watches.values()):
             self.unwatch(watch)
+        self._close_own()
+
+    def _close_own(self) -> None:
         if self._timer_fd is not None:
             self._timer_fd.close()
             self._timer_fd = None
         self._wakeup.close()
         self._poller.close()
+
+    def _start_afresh(self) -> None:
+        """Be a new loop, in a forked copy of the process, which shares the epoll set with it.
+
+        Nothing is taken out of that set: its watches are those of the original.
+        """
+        for watch in self._watches.values():
+            watch.active = False
+        self._watches.clear()
+        self._close_own()
+        self._open()
+
+
+_open_loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
+
+
+def _start_all_afresh() -> None:
+    for loop in list(_open_loops):
+        loop._start_afresh()
+
+
+os.register_at_fork(after_in_child=_start_all_afresh)
 
 
 def _name(callback: Callback) -> str:

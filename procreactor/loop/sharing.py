@@ -6,7 +6,8 @@ the loop, and to the loop it is one watch with the sum of the interests.
 
 The nasty case: hang-up is reported whether wanted or not. It goes to the reader, which reads to
 the end and so loses nothing; with the reader paused and the writer waiting it goes to the writer,
-whose write then fails; with both silent the fd is not watched at all, or the loop would spin.
+which ends (told as what it is: a write to a terminal without a slave would block for ever, not
+fail); with both silent the fd is not watched at all, or the loop would spin.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class SharedFd:
         gone = events & (HANGUP | ERROR)
         reader_listens = any(side.events & READ for side in self._sides)
         for side in list(self._sides):
-            takes_gone = gone and (side.events & READ or not reader_listens)
-            mine = events & side.events or (side.events if takes_gone else 0)
+            mine = events & side.events
+            if gone and not mine and side.events:
+                # The reader is to read; a writer that alone listens is told what it is.
+                mine = READ if side.events & READ else 0 if reader_listens else gone
             if mine and side.active:
                 side.on_ready(mine)

@@ -18,10 +18,12 @@ is the child's and closed after the start; the fds of the user (redirects >= 0) 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from collections.abc import Iterable
 from typing import Protocol
 
+from procreactor.errors import SpawnError, spawn_error
 from procreactor.kernel.children import Child
 from procreactor.kernel.poller import READ
 from procreactor.kernel.ptys import PtyPair
@@ -37,6 +39,10 @@ from procreactor.transport.writer import StreamWriter
 __all__ = ["ChildProcess", "Observer", "TerminalChild"]
 
 _LOOK_AGAIN_S = 0.02
+
+_WATCH_HINTS = {
+    errno.ENOSPC: "this user's loops watch as many fds as they may (fs.epoll.max_user_watches)"
+}
 
 
 class Observer(Protocol):
@@ -128,6 +134,13 @@ class _Life:
                 self._observer.on_end(self.status or ExitStatus())
 
 
+def _raise_refusal(error: BaseException, spec: SpawnSpec) -> None:
+    """Raise the SpawnError for a child whose fds the kernel would not watch; nothing otherwise."""
+    if isinstance(error, OSError) and not isinstance(error, SpawnError):
+        hint = _WATCH_HINTS.get(error.errno or 0, "")
+        raise spawn_error(error.errno or 0, "watch", spec.candidates[0], hint) from error
+
+
 class ChildProcess(_Life):
     """A child on pipes."""
 
@@ -145,9 +158,10 @@ class ChildProcess(_Life):
         try:
             child.start(spec)
             self._adopt(child, spec.redirects)
-        except BaseException:
+        except BaseException as error:
             self._disown()
             child.abandon()
+            _raise_refusal(error, spec)
             raise
 
     def _adopt(self, child: Child, redirects: Iterable[Redirect]) -> None:
@@ -252,9 +266,10 @@ class TerminalChild(_Life):
             child.start(spec)
             os.set_blocking(pty.master, False)
             self._adopt(child, pty.master)
-        except BaseException:
+        except BaseException as error:
             self._disown()
             child.abandon()
+            _raise_refusal(error, spec)
             raise
         self._master = pty.master
         os.close(pty.slave)
@@ -264,7 +279,7 @@ class TerminalChild(_Life):
         self.reader = StreamReader(
             shared, master, self.CHILD_FD, self._observer.on_data, self._end_stream
         )
-        self.writer = StreamWriter(shared, master, self.CHILD_FD, self._end_stream)
+        self.writer = StreamWriter(shared, master, self.CHILD_FD, self._on_write_end)
         self._watch_exit(child)
         self._state = lifecycle.start(1)
         self._child = child
@@ -278,8 +293,18 @@ class TerminalChild(_Life):
 
     def close(self) -> None:
         """Hang up in a later turn, once all that is queued has been written."""
-        if self.writer is not None:
+        if self.writer is None:
+            return
+        if self.writer.finished:
+            self._loop.call_soon(self._end_stream, self.CHILD_FD)
+        else:
             self.writer.close_when_flushed()
+
+    def _on_write_end(self, child_fd: int) -> None:
+        """A wanted hang-up may come; or nobody reads any more, and the reader, when it is through
+        with what the child wrote before, will tell the end."""
+        if self.writer is not None and self.writer.closing:
+            self._end_stream(child_fd)
 
     def let_go(self) -> None:
         """Hang up at once and watch the child no longer; a child that minds gets SIGHUP for it."""

@@ -18,9 +18,12 @@ from contracts.world import World
 __all__ = [
     "CAT",
     "SH",
+    "Hooks",
     "Recording",
     "attempt",
     "describe",
+    "end_of",
+    "has_stopped",
     "open_fds",
     "outcome",
     "python",
@@ -28,6 +31,7 @@ __all__ = [
     "recording",
     "sh",
     "spawn",
+    "wait_for_zombie",
 ]
 
 SH = "/bin/sh"
@@ -110,8 +114,15 @@ class Recording:
         }
 
     def summary(self) -> str:
-        """How the child ended and what it said, in one line."""
-        said = (f"{fd}: {_without_traceback(self.text(fd))!r}" for fd in sorted(self.data))
+        """How the child ended and what it said, in one line.
+
+        A child of the real Twisted that could not become the program writes a traceback of our own
+        program and ends, somehow.
+        """
+        for fd in self.data:
+            if "Traceback (most recent call last)" in self.text(fd):
+                return f"a child that is none, and a traceback on fd {fd}"
+        said = (f"{fd}: {self.text(fd)!r}" for fd in sorted(self.data))
         return "; ".join([reason_text(self.reason()), *said])
 
 
@@ -121,10 +132,6 @@ def reason_text(reason: Any) -> str:
         return ""
     value = reason.value
     return f"{type(value).__name__}({value.exitCode}, {value.signal}, {value.status})"
-
-
-def _without_traceback(text: str) -> str:
-    return "<a traceback>" if "Traceback (most recent call last)" in text else text
 
 
 # -- what is promised of every child ---------------------------------------------------------------
@@ -215,11 +222,29 @@ def python(world: World, code: str, *args: str, **options: Any) -> Any:
     return spawn(world, sys.executable, "-I", "-S", "-c", code, *args, **options)
 
 
+async def end_of(child: Any) -> Record:
+    """The story of *child*, once it is over."""
+    await until(child.is_over)
+    story: Record = child.story()
+    return story
+
+
+def wait_for_zombie(child: Any, *_: object) -> None:
+    """Return when *child* has ended; it is not reaped. Nothing else runs meanwhile."""
+    os.waitid(os.P_PID, child.transport.pid, os.WEXITED | os.WNOWAIT)
+
+
+def has_stopped(child: Any) -> bool:
+    """Whether *child*, which runs, is stopped by a signal."""
+    state = os.waitid(os.P_PID, child.transport.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG)
+    return state is not None
+
+
 # -- what a call does ------------------------------------------------------------------------------
 
 
 def describe(error: BaseException) -> str:
-    """The kind of *error* that programs can catch: its public class, with the errno if it has one."""
+    """The kind of *error* that programs can catch: its public class, and its errno, if any."""
     if isinstance(error, OSError) and error.errno is not None:
         kind = type(OSError(error.errno, ""))
         return f"{kind.__name__} {errno.errorcode.get(error.errno, error.errno)}"
@@ -261,10 +286,19 @@ async def attempt(world: World, *args: Any, **kwargs: Any) -> Record:
         reactor.spawnProcess(child, *args, **kwargs)
     except Exception as error:
         await happens(child.is_over, within_s=0.05)
-        left = [what for what in [*child.names, *_fds_since(before)] if what]
+        left = [*child.names, *_fds_since(before), *_children()]
         return {"result": f"raised {describe(error)}" + (f", left {left}" if left else "")}
     await until(child.is_over)
     return {"result": child.summary()}
+
+
+def _children() -> list[str]:
+    """The children of this process that have ended and were not reaped, or that still run."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return []
+    return [f"zombie {ended.si_pid}" if ended else "a child that runs"]
 
 
 def _fds_since(before: list[int]) -> list[str]:

@@ -49,10 +49,7 @@ Performance = Coroutine[Condition, None, Record]
 Play = Callable[[World], Record | Performance]
 Written = TypeVar("Written", bound=Callable[..., Record | Performance])
 
-TIMEOUT_S = 40.0
-"""How long a scenario may wait for all its conditions together."""
-
-NEVER_S = 3.0
+NEVER_S = 5.0
 """How long `happens` waits for what, in one of the worlds, does not happen."""
 
 _LOOK_S = 0.004
@@ -102,7 +99,8 @@ def _title(written: Any) -> str:
 
 
 def _enter(written: Any, title: str, play: Play) -> None:
-    name = f"{written.__module__.rpartition('scenarios_')[2]}/{title}"
+    topic = written.__module__.rpartition(".")[2].removeprefix("scenarios_")
+    name = f"{topic}/{title}"
     assert name not in SCENARIOS, f"two scenarios are called {name}"
     SCENARIOS[name] = Scenario(name, play)
 
@@ -132,8 +130,11 @@ async def turns(count: int = 10) -> None:
 # -- performing ----------------------------------------------------------------------------------
 
 
-def perform(one: Scenario, world: World, timeout_s: float = TIMEOUT_S) -> Record:
-    """Play *one* in *world* and return its record, ``{"timed out": where}`` if it does not end."""
+def perform(one: Scenario, world: World, timeout_s: float) -> Record:
+    """Play *one* in *world* and return its record, ``{"timed out": where}`` if it does not end.
+
+    Only an ``async`` one can be timed out from within; of a plain one the driver takes care.
+    """
     played = one.play(world)
     if isinstance(played, dict):
         return played
@@ -178,7 +179,9 @@ class _Stage:
     def record(self) -> Record:
         if self._error is not None:
             raise self._error
-        return self._record if self._record is not None else {"stopped": "before its end"}
+        if self._record is None:
+            return {"broken off": "the reactor was stopped"}
+        return self._record
 
 
 def _where(performance: Any) -> str:

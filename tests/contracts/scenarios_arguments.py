@@ -56,7 +56,9 @@ async def all_arguments_have_names(world: World) -> Record:
 @scenario
 def the_parameters_have_the_same_names_order_and_defaults(world: World) -> Record:
     parameters = inspect.signature(world.reactor.spawnProcess).parameters.values()
-    return {"parameters": [(p.name, repr(p.default)) for p in parameters if p.kind != p.VAR_KEYWORD]}
+    return {
+        "parameters": [(p.name, repr(p.default)) for p in parameters if p.kind != p.VAR_KEYWORD]
+    }
 
 
 @each({"unknown": {"colour": 1}, "umask": {"umask": 0o77}})
@@ -290,7 +292,7 @@ async def what_is_refused_without_path_is_refused_with_it(
         "four": ([5, 6, 7, 8], None),
     }
 )
-async def a_refused_usePTY(world: World, case: tuple[object, object]) -> Record:  # noqa: N802
+async def a_refused_usePTY(world: World, case: tuple[object, object]) -> Record:
     use_pty, child_fds = case
     return await attempt(world, ECHO, ["echo"], {}, None, None, None, use_pty, child_fds)
 
@@ -314,7 +316,7 @@ async def a_refused_usePTY(world: World, case: tuple[object, object]) -> Record:
         "a set": {0, 1},
     }
 )
-async def refused_childFDs(world: World, child_fds: object) -> Record:  # noqa: N802
+async def refused_childFDs(world: World, child_fds: object) -> Record:
     return await attempt(world, ECHO, ["echo"], {}, childFDs=child_fds)
 
 
@@ -325,14 +327,14 @@ async def a_file_object_is_no_fd(world: World) -> Record:
 
 
 @scenario
-async def childFDs_are_not_changed(world: World) -> Record:  # noqa: N802
+async def childFDs_are_not_changed(world: World) -> Record:
     child_fds: dict[int, object] = {0: "w", 1: "r", 2: 2}
     await attempt(world, ECHO, ["echo"], {}, childFDs=child_fds)
     return {"childFDs": repr(child_fds)}
 
 
 @scenario
-async def the_same_childFDs_serve_twice(world: World) -> Record:  # noqa: N802
+async def the_same_childFDs_serve_twice(world: World) -> Record:
     child_fds = {1: "r"}
     for _ in range(2):
         record = await attempt(world, ECHO, ["echo", "hi"], {}, childFDs=child_fds)
@@ -388,7 +390,7 @@ async def too_many_open_files(world: World) -> Record:
     os.close(first_free)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     results = []
-    for room in range(0, 6):
+    for room in range(6):
         resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + room, hard))
         try:
             reactor.spawnProcess(child, ECHO, ["echo"], {})

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contracts.recording import CAT, SH, python, spawn
+from contracts.recording import CAT, SH, end_of, python, spawn
 from contracts.scenario import Record, each, scenario, until
 from contracts.world import World
 
@@ -82,7 +82,11 @@ async def fds_of_child(
         await until(child.is_over)
         found = json.loads(Path(report).read_text())
     return {
-        fd: (names.get((device, node), "a stranger"), access, "non-blocking" if non_blocking else "")
+        fd: (
+            names.get((device, node), "a stranger"),
+            access,
+            "non-blocking" if non_blocking else "",
+        )
         for fd, (device, node, access, non_blocking) in found.items()
     }
 
@@ -245,7 +249,12 @@ def block_some() -> None:
 
 
 @each(
-    {"as they are": lambda: None, "ignored": ignore_some, "handled": handle_some, "blocked": block_some}
+    {
+        "as they are": lambda: None,
+        "ignored": ignore_some,
+        "handled": handle_some,
+        "blocked": block_some,
+    }
 )
 async def signals_of_a_child(world: World, prepare: Callable[[], None]) -> Record:
     prepare()
@@ -281,8 +290,7 @@ async def a_pipe_that_breaks_ends_a_child_by_its_signal(world: World) -> Record:
     child.transport.closeStdout()
     await until(lambda: child.has_lost(1))
     child.transport.write(b"\n")
-    await until(child.is_over)
-    return child.story()
+    return await end_of(child)
 
 
 # -- what is inherited -----------------------------------------------------------------------------
@@ -329,19 +337,18 @@ async def a_child_of_a_program_with_threads(world: World) -> Record:
     for thread in threads:
         thread.start()
     child = spawn(world, SH, "-c", "echo fine")
-    await until(child.is_over)
+    story = await end_of(child)
     go_on.set()
     for thread in threads:
         thread.join()
-    return child.story()
+    return story
 
 
 @scenario
 async def a_child_of_a_program_with_many_fds(world: World) -> Record:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in range(100, 1600):
         os.dup2(nothing, fd, inheritable=fd % 2 == 0)
-    return {
-        way: await fds_of_child(world, None, {}, path) for way, path in BOTH_WAYS.items()
-    }
+    return {way: await fds_of_child(world, None, {}, path) for way, path in BOTH_WAYS.items()}

@@ -24,6 +24,7 @@ class World:
         self.package = package
         self.defer = self._module("internet.defer")
         self.error = self._module("internet.error")
+        self.interfaces = self._module("internet.interfaces")
         self.protocol = self._module("internet.protocol")
         self.basic = self._module("protocols.basic")
         self.utils = self._module("internet.utils")
@@ -47,8 +48,9 @@ class World:
 
     def _listen_to_twisted(self) -> None:
         def note(event: dict[str, Any]) -> None:
-            if "log_failure" in event:
-                self.logged.append(_said(event["log_failure"].value))
+            failure = event.get("log_failure") or event.get("failure")
+            if failure is not None:
+                self.logged.append(_said(failure.value))
 
         self._publisher.addObserver(note)
 

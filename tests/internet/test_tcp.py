@@ -682,6 +682,24 @@ def test_a_producer_that_raises_when_stopped_does_not_keep_the_connection(
     assert "stopProducing raised" in caplog.text
 
 
+def test_a_pull_producer_that_raises_ends_the_connection_and_is_stopped(
+    ours: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Producer):
+        def resumeProducing(self) -> None:
+            if not self.pieces:
+                raise RuntimeError("nothing more")
+            super().resumeProducing()
+
+    client, protocol = ours.accepted()
+    producer = Broken(protocol.transport, pieces=2)
+    protocol.transport.registerProducer(producer, False)
+    assert ours.read(client) == b"piecepiece"
+    ours.until(lambda: protocol.outcome == ["ConnectionDone"])
+    assert producer.calls == ["resume", "resume", "stop"]
+    assert "Broken.resumeProducing raised" in caplog.text
+
+
 # --- How a connection ends ------------------------------------------------------------------------
 
 

@@ -6,17 +6,24 @@ import errno
 import gc
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from alone import alone
+from fdtables import ChildTables
+from programs_build import build_program
+from support import Recorder, make_reactor, run_until, spawn_and_finish
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError
+from procreactor.internet.error import ProcessExitedAlready
 from procreactor.kernel import children
 from procreactor.kernel.children import Child
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
@@ -376,3 +383,99 @@ def test_without_pidfds_and_without_room_for_their_substitute_nothing_is_left() 
         [sys.executable, "-c", NO_ROOM_TO_WATCH], env=env, capture_output=True, timeout=100
     )
     assert answer.returncode == 0, answer.stderr.decode()
+
+
+# --- the same scenario on every rung of the ladder ------------------------------------------------
+
+FEATURES = ("clone3", "pidfd", "unshare", "close_range", "vfork", "helper")
+
+
+def echo_much(reactor: Any) -> Any:
+    """Return the transport of a child that sent back all of 300,000 bytes."""
+    child, data = Recorder(), bytes(range(250)) * 1200
+    transport = reactor.spawnProcess(child, "/bin/cat", ["cat"])
+    transport.write(data)
+    transport.closeStdin()
+    run_until(reactor, lambda: child.ended)
+    assert child.out == data
+    assert child.reason.value.exitCode == 0
+    return transport
+
+
+def end_in_every_way(reactor: Any) -> None:
+    for code in (0, 1, 255):
+        child = spawn_and_finish(reactor, "/bin/sh", ["sh", "-c", f"exit {code}"])
+        assert child.reason.value.exitCode == code
+    child = Recorder()
+    transport = reactor.spawnProcess(child, "/bin/sleep", ["sleep", "600"])
+    transport.signalProcess("TERM")
+    run_until(reactor, lambda: child.ended)
+    assert child.reason.value.signal == signal.SIGTERM
+    with pytest.raises(ProcessExitedAlready):
+        transport.signalProcess("TERM")
+
+
+def be_refused(reactor: Any) -> None:
+    for kwargs, stage in (
+        ({"executable": "/nonexistent"}, "exec"),
+        ({"executable": "/bin/true", "path": "/nonexistent"}, "chdir"),
+        ({"executable": "/bin/true", "childFDs": {1: 9999}}, "dup"),
+        ({"executable": "/nonexistent", "usePTY": True}, "exec"),
+    ):
+        with pytest.raises(SpawnError) as caught:
+            reactor.spawnProcess(Recorder(), **kwargs)
+        assert caught.value.stage == stage
+
+
+def notice_the_exit_of_an_idle_child(reactor: Any) -> None:
+    child = Recorder()
+    reactor.spawnProcess(child, "/bin/sleep", ["sleep", "0.2"], childFDs={})
+    turns = 0
+    while not child.ended:
+        reactor.iterate(DEADLINE_S)
+        turns += 1
+    assert turns <= 2
+
+
+def live_on_a_terminal(reactor: Any) -> None:
+    child = spawn_and_finish(reactor, "/bin/sh", ["sh", "-c", "tty; exit 4"], None, usePTY=True)
+    assert child.out.startswith(b"/dev/pts/")
+    assert child.reason.value.exitCode == 4
+
+
+def be_another_user(reactor: Any) -> Any:
+    child = Recorder()
+    transport = reactor.spawnProcess(child, "/usr/bin/id", ["id", "-u"], uid=12345, gid=54321)
+    run_until(reactor, lambda: child.ended)
+    assert child.out == b"12345\n"
+    return transport
+
+
+def smoke(fdtable: str, report: str) -> list[str]:
+    """A bit of everything; the features that were used."""
+    fds = [os.dup(0) for _ in range(100)]
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    with make_reactor() as reactor:
+        used = set(echo_much(reactor)._child.mode)
+        end_in_every_way(reactor)
+        be_refused(reactor)
+        notice_the_exit_of_an_idle_child(reactor)
+        live_on_a_terminal(reactor)
+        tables = ChildTables(reactor, fdtable, Path(report), None)
+        tables.spawn(None)
+        tables.spawn({0: "w", 1: fds[90], 2: 1, 70: "r"})
+        if os.geteuid() == 0:
+            used |= be_another_user(reactor)._child.mode
+    for fd in fds:
+        os.close(fd)
+    return sorted(used)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("disable", ["", *FEATURES, ",".join(FEATURES)])
+def test_whatever_feature_is_missing_children_are_made_talked_to_and_noticed(
+    disable: str, tmp_path: Path
+) -> None:
+    used = alone(smoke, build_program("fdtable"), str(tmp_path / "report"), disable=disable)
+    assert not set(used) & set(disable.split(","))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import json
 import os
@@ -11,7 +12,10 @@ import sys
 from typing import Any
 
 import pytest
+from alone import alone
+from support import Recorder, make_reactor, spawn_and_finish
 
+from procreactor.errors import SpawnError
 from procreactor.kernel.users import resolve_identity
 from procreactor.model import Identity
 
@@ -121,3 +125,52 @@ def test_root_with_groups_that_are_not_its_own_sheds_them() -> None:
     own = os.getgrouplist(name, 0)
     assert ask_as((0,) * 3, (0,) * 3, own, [(0, 0)]) == [None]
     assert ask_as((0,) * 3, (0,) * 3, [*own, 999], [(0, 0)]) == [[0, 0, own]]
+
+
+# --- in a user namespace --------------------------------------------------------------------------
+
+_CLONE_NEWUSER = 0x10000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _become_root_of_a_namespace() -> None:
+    """Be root in a new user namespace that has this user alone, and no setgroups; OSError."""
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        os.setgroups([])
+    if _libc.unshare(_CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _may_have_a_namespace() -> bool:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become_root_of_a_namespace()
+        except OSError:
+            os._exit(1)
+        os._exit(1 if set(os.getgroups()) - {0} else 0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def start_as_root_of_a_namespace() -> list[str]:
+    _become_root_of_a_namespace()
+    said = []
+    with make_reactor() as reactor:
+        ids: list[dict[str, int]] = [{"uid": 0}, {"gid": 0}, {"uid": 0, "gid": 0}]
+        for own in ids:
+            child = spawn_and_finish(reactor, "/bin/sh", ["sh", "-c", "id -u; id -g"], None, **own)
+            said.append(child.out.decode())
+        with pytest.raises(SpawnError):
+            reactor.spawnProcess(Recorder(), "/bin/true", uid=1)
+    return said
+
+
+@pytest.mark.skipif(
+    not _may_have_a_namespace(), reason="no user namespace without other groups to be had"
+)
+def test_root_of_a_user_namespace_without_setgroups_may_ask_for_its_own_ids() -> None:
+    assert alone(start_as_root_of_a_namespace) == ["0\n0\n"] * 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gc
 import logging
 import os
 import select
@@ -36,6 +38,11 @@ def pipe() -> Iterator[tuple[int, int]]:
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise
+
+
+def never(events: int) -> None:
+    """For an fd of which nothing must be told."""
+    pytest.fail(f"told {events}")
 
 
 def run_until(loop: EventLoop, condition: Callable[[], object]) -> None:
@@ -122,6 +129,43 @@ def test_what_is_no_exception_leaves_the_turn_and_nothing_is_lost(
     watch.on_ready = made.append
     run_until(loop, lambda: READ in made)
     assert made == ["call", "timer", READ]
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, GeneratorExit])
+def test_of_what_is_no_exception_only_what_means_to_end_the_program_leaves_the_turn(
+    loop: EventLoop,
+    pipe: tuple[int, int],
+    caplog: pytest.LogCaptureFixture,
+    kind: type[BaseException],
+) -> None:
+    made: list[str] = []
+
+    def explode(*args: object) -> None:
+        made.append("call")
+        raise kind
+
+    def explode_once(events: int) -> None:
+        loop.unwatch(watch)
+        explode()
+
+    loop.call_soon(explode)
+    loop.call_later(0, explode)
+    watch = loop.watch(pipe[1], explode_once, WRITE)
+    run_until(loop, lambda: len(made) == 3)
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [kind] * 3
+
+
+def test_a_call_may_run_a_turn_which_makes_the_calls_that_waited_behind_it(
+    loop: EventLoop,
+) -> None:
+    made: list[str] = []
+    loop.call_soon(loop.run_once, 0)
+    loop.call_soon(made.append, "waited")
+    loop.run_once(0)
+    assert made == ["waited"]
+    loop.call_soon(made.append, "later")
+    loop.run_once(0)
+    assert made == ["waited", "later"]
 
 
 # --- timers ---------------------------------------------------------------------------------------
@@ -213,7 +257,7 @@ def test_an_fd_is_watched_once_and_again_after_unwatch(
     loop: EventLoop, pipe: tuple[int, int]
 ) -> None:
     told: list[int] = []
-    watch = loop.watch(pipe[1], pytest.fail, WRITE)
+    watch = loop.watch(pipe[1], never, WRITE)
     with pytest.raises(FileExistsError):
         loop.watch(pipe[1], told.append, WRITE)
     loop.unwatch(watch)
@@ -285,17 +329,57 @@ def test_an_fd_that_its_owner_closed_while_watched_keeps_quiet(
     loop: EventLoop, pipe: tuple[int, int]
 ) -> None:
     copy = os.dup(pipe[1])
-    watch = loop.watch(pipe[1], pytest.fail, 0)
+    watch = loop.watch(pipe[1], never, 0)
     os.close(pipe[1])
     loop.unwatch(watch)
     loop.run_once(0)
     os.close(copy)
 
 
+def test_a_watch_whose_fd_was_closed_unasked_does_not_take_out_the_next_of_that_number(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    told: list[int] = []
+    number, other_end = os.pipe2(os.O_CLOEXEC)
+    stale = loop.watch(number, never, READ)
+    os.dup2(pipe[0], number, inheritable=False)  # closes what was watched
+    os.close(other_end)
+    watch = loop.watch(number, told.append, READ)
+    loop.unwatch(stale)
+    os.write(pipe[1], b"x")
+    run_until(loop, lambda: told)
+    loop.unwatch(watch)
+    os.close(number)
+
+
+@pytest.mark.parametrize("is_hosted", [False, True])
+def test_a_loop_may_be_closed_twice_and_closes_its_own_fds_once(is_hosted: bool) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    loop = EventLoop()
+    if is_hosted:
+        loop.fileno()
+    own = set(os.listdir("/proc/self/fd")) - before
+    loop.close()
+    others = [os.dup(0) for _ in own]  # with the numbers that have become free
+    loop.close()
+    for fd in others:
+        os.close(fd)
+
+
+def test_a_loop_that_is_forgotten_leaves_no_fd() -> None:
+    gc.collect()  # what earlier tests forgot
+    before = set(os.listdir("/proc/self/fd"))
+    loop = EventLoop()
+    loop.fileno()
+    del loop
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
 def test_closing_the_loop_lets_go_of_the_fds_of_others(pipe: tuple[int, int]) -> None:
     loop = EventLoop()
     before = len(os.listdir("/proc/self/fd"))
-    watch = loop.watch(pipe[0], pytest.fail, READ)
+    watch = loop.watch(pipe[0], never, READ)
     loop.fileno()
     loop.close()
     assert not watch.active
@@ -410,6 +494,41 @@ def test_the_loops_fd_is_readable_while_a_call_is_waiting(loop: EventLoop) -> No
     loop.run_once(0)
     assert len(made) == 2
     assert not is_readable(loop)
+
+
+@pytest.mark.parametrize("asked_by", ["call", "timer", "fd", "thread"])
+def test_a_call_asked_for_within_a_turn_keeps_the_loops_fd_readable(
+    loop: EventLoop, pipe: tuple[int, int], asked_by: str
+) -> None:
+    made: list[str] = []
+
+    def ask(*args: object) -> None:
+        loop.call_soon(made.append, "asked for")
+
+    def ask_in_thread() -> None:
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(made.append, "asked for"))
+        thread.start()
+        thread.join()
+
+    def ask_once(events: int) -> None:
+        loop.unwatch(watch)
+        ask()
+
+    loop.fileno()
+    if asked_by == "call":
+        loop.call_soon(ask)
+    elif asked_by == "timer":
+        loop.call_later(0, ask)
+    elif asked_by == "thread":
+        loop.call_soon(ask_in_thread)
+    else:
+        watch = loop.watch(pipe[1], ask_once, WRITE)
+    while not made:
+        assert is_readable(loop, DEADLINE_S)
+        loop.run_once(0)
+    while is_readable(loop):
+        loop.run_once(0)  # ends: there is nothing left to do
+    assert made == ["asked for"]
 
 
 def test_the_loops_fd_becomes_readable_when_a_timer_is_due(loop: EventLoop) -> None:

@@ -1,0 +1,289 @@
+/* scene.c - see scene.h. */
+#include "scene.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const char *const mirror_path = PR_PROGRAMS "/mirror";
+const char *const launcher_path = PR_PROGRAMS "/launch";
+const char *const launcher_twin_path = PR_PROGRAMS "/launch-twin";
+
+const struct mode every_mode[] = {
+    {"default", 0, false},
+    {"without clone3", PR_FEATURE_CLONE3, false},
+    {"without unshare", PR_FEATURE_UNSHARE, false},
+    {"without close_range", PR_FEATURE_UNSHARE | PR_FEATURE_CLOSE_RANGE, false},
+    {"without pidfd", PR_FEATURE_PIDFD, false},
+    {"by fork", PR_FEATURE_VFORK, false},
+    {"by fork, nothing else", PR_FEATURE_ALL, false},
+    {"by the launcher", 0, true},
+    {"by the launcher, nothing else",
+     PR_FEATURE_ALL & ~(PR_FEATURE_VFORK | PR_FEATURE_HELPER), true},
+    {"identity by fork", PR_FEATURE_HELPER, true},
+    {0},
+};
+
+void skip_unless_features(uint32_t features)
+{
+    if (features & ~pr_features())
+        skip("needs features that are not to be had here");
+}
+
+const struct mode main_modes[] = {
+    {"default", 0, false},
+    {"without close_range", PR_FEATURE_UNSHARE | PR_FEATURE_CLOSE_RANGE, false},
+    {"by fork", PR_FEATURE_VFORK, false},
+    {"by the launcher", 0, true},
+    {0},
+};
+
+static void append(struct pr_strings *strings, char *room, const char *word)
+{
+    size_t size = strlen(word) + 1;
+    CHECK(strings->size + size <= SCENE_TEXT);
+    memcpy(room + strings->size, word, size);
+    strings->bytes = room;
+    strings->size += size;
+    strings->count++;
+}
+
+void scene_candidate(struct scene *scene, const char *path)
+{
+    append(&scene->request.candidates, scene->candidates, path);
+}
+
+void scene_argument(struct scene *scene, const char *word)
+{
+    append(&scene->request.argv, scene->argv, word);
+}
+
+void scene_environment(struct scene *scene, const char *word)
+{
+    append(&scene->request.env, scene->env, word);
+}
+
+void scene_begin(struct scene *scene, const struct mode *mode, const char *path)
+{
+    scene->request = (struct pr_request){
+        .child_fds = scene->child_fds,
+        .sources = scene->sources,
+        .launcher = launcher_path,
+        .tty_fd = -1,
+        .cgroup_fd = -1,
+    };
+    if (path) {
+        scene_candidate(scene, path);
+        scene_argument(scene, path);
+    }
+    if (mode && mode->identity) {
+        int count = getgroups(SCENE_ROWS, scene->own_groups);
+        CHECK(count >= 0);
+        scene_identity(scene, getuid(), getgid());
+        scene->request.groups = scene->own_groups;
+        scene->request.group_count = (uint32_t)count;
+    }
+}
+
+int scene_map(struct scene *scene, int child_fd, int source)
+{
+    uint32_t row = scene->request.fd_count++;
+    CHECK(row < SCENE_ROWS);
+    scene->child_fds[row] = child_fd;
+    scene->sources[row] = source;
+    return (int)row;
+}
+
+void scene_shell(struct scene *scene, const struct mode *mode, const char *script)
+{
+    scene_begin(scene, mode, "/bin/sh");
+    scene_argument(scene, "-c");
+    scene_argument(scene, script);
+    scene_map(scene, 1, PR_WE_READ);
+}
+
+void scene_mirror(struct scene *scene, const struct mode *mode, int child_fd)
+{
+    char number[16];
+    snprintf(number, sizeof number, "%d", child_fd);
+    scene_begin(scene, mode, mirror_path);
+    scene_argument(scene, number);
+    scene_map(scene, child_fd, PR_WE_READ);
+}
+
+void scene_identity(struct scene *scene, uint32_t uid, uint32_t gid)
+{
+    scene->request.flags |= PR_FLAG_IDENTITY;
+    scene->request.uid = uid;
+    scene->request.gid = gid;
+}
+
+/* --- spawn ------------------------------------------------------------------------------------ */
+
+static void check_failure(const struct scene *scene, int code)
+{
+    const struct pr_result *result = &scene->result;
+    CHECK_INT(result->pid, -1);
+    CHECK_INT(result->pidfd, -1);
+    CHECK(result->stage > PR_STAGE_NONE && result->stage < PR_STAGE_COUNT);
+    CHECK(result->error > 0 && result->error < 4096);
+    CHECK_INT(code, -result->error);
+    for (uint32_t i = 0; i < scene->request.fd_count; i++)
+        CHECK_INT(scene->ours[i], -1);
+}
+
+static void check_success(const struct scene *scene)
+{
+    const struct pr_result *result = &scene->result;
+    CHECK(result->pid > 0);
+    CHECK_INT(result->stage, PR_STAGE_NONE);
+    CHECK_INT(result->error, 0);
+    CHECK_INT(result->index, -1);
+    if (result->pidfd >= 0)
+        CHECK_INT(fcntl(result->pidfd, F_GETFD), FD_CLOEXEC);
+    for (uint32_t i = 0; i < scene->request.fd_count; i++) {
+        if (scene->sources[i] >= 0) {
+            CHECK_INT(scene->ours[i], -1);
+            continue;
+        }
+        CHECK_INT(fcntl(scene->ours[i], F_GETFD), FD_CLOEXEC);
+        CHECK(fcntl(scene->ours[i], F_GETFL) & O_NONBLOCK);
+    }
+}
+
+int scene_spawn(struct scene *scene)
+{
+    uint64_t mask = current_mask();
+    memset(&scene->result, 0x55, sizeof scene->result);
+    memset(scene->ours, 0x55, sizeof scene->ours);
+    int code = pr_spawn(&scene->request, &scene->result, scene->ours);
+    if (current_mask() != mask)
+        FAIL("pr_spawn left the signal mask %llx", (unsigned long long)current_mask());
+    if (code == 0)
+        check_success(scene);
+    else
+        check_failure(scene, code);
+    return code;
+}
+
+void scene_start(struct scene *scene)
+{
+    int code = scene_spawn(scene);
+    if (code)
+        FAIL("no child: %s: %s", pr_stage_text(scene->result.stage), strerror(-code));
+}
+
+void scene_must_fail(struct scene *scene, int stage, int error, int index)
+{
+    int code = scene_spawn(scene);
+    if (code == 0 || scene->result.stage != stage || scene->result.error != error
+        || scene->result.index != index)
+        FAIL("%s: %s, index %d, rather than %s: %s, index %d",
+             pr_stage_text(scene->result.stage), strerror(scene->result.error),
+             scene->result.index, pr_stage_text(stage), strerror(error), index);
+}
+
+/* --- the child -------------------------------------------------------------------------------- */
+
+const char *scene_read(struct scene *scene, int row)
+{
+    static char text[OUTPUT_TEXT];
+    size_t size = 0;
+    int fd = scene->ours[row];
+    for (;;) {
+        struct pollfd polled = {.fd = fd, .events = POLLIN};
+        poll(&polled, 1, -1);
+        ssize_t more = read(fd, text + size, sizeof text - 1 - size);
+        if (more < 0 && (errno == EINTR || errno == EAGAIN))
+            continue;
+        if (more <= 0)
+            break;
+        size += (size_t)more;
+    }
+    text[size] = 0;
+    close(fd);
+    scene->ours[row] = -1;
+    return text;
+}
+
+struct pr_exit scene_end(struct scene *scene)
+{
+    struct pr_exit end;
+    int code;
+    for (uint32_t i = 0; i < scene->request.fd_count; i++)
+        if (scene->ours[i] >= 0)
+            close(scene->ours[i]);
+    CHECK_INT(pr_wait_exit(scene->result.pid), 0);
+    do
+        code = pr_reap(scene->result.pidfd, scene->result.pid, &end);
+    while (code == 0 || code == -EINTR);
+    CHECK_INT(code, 1);
+    if (scene->result.pidfd >= 0)
+        close(scene->result.pidfd);
+    return end;
+}
+
+void scene_must_exit(struct scene *scene, int code)
+{
+    struct pr_exit end = scene_end(scene);
+    CHECK_INT(end.code, CLD_EXITED);
+    CHECK_INT(end.status, code);
+}
+
+const char *scene_run(struct scene *scene)
+{
+    scene_start(scene);
+    const char *text = scene_read(scene, 0);
+    scene_must_exit(scene, 0);
+    return text;
+}
+
+/* --- the mirror ------------------------------------------------------------------------------- */
+
+bool says(const char *text, const char *format, ...)
+{
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    size_t size = (size_t)vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    for (const char *at = text; (at = strstr(at, line)); at++)
+        if ((at == text || at[-1] == '\n') && (at[size] == '\n' || !at[size]))
+            return true;
+    return false;
+}
+
+void open_at(int fd, bool close_on_exec)
+{
+    int file = memfd_create("a file of its own", MFD_CLOEXEC);
+    CHECK(file >= 0);
+    if (file == fd) {
+        fcntl(fd, F_SETFD, close_on_exec ? FD_CLOEXEC : 0);
+        return;
+    }
+    CHECK_INT(dup3(file, fd, close_on_exec ? O_CLOEXEC : 0), fd);
+    close(file);
+}
+
+void close_slots(void)
+{
+    close_fds(3, 255);
+}
+
+const char *fd_line(int child_fd, int fd)
+{
+    static char line[80];
+    struct stat facts;
+    CHECK_INT(fstat(fd, &facts), 0);
+    snprintf(line, sizeof line, "fd %d %llx:%llx", child_fd, (unsigned long long)facts.st_dev,
+             (unsigned long long)facts.st_ino);
+    return line;
+}

@@ -1,0 +1,86 @@
+"""The contract: what a program sees here is what it sees on the real Twisted.
+
+Each scenario (scenarios_*.py) was played in both worlds (driver.py), and the records must say the
+same, except for what differences.py says of it (judgement.py). To see the records of a scenario,
+give its name to ``python -m contracts.driver procreactor`` and ``... twisted`` in this test folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from contracts import catalogue
+from contracts.differences import DIFFERENCES
+from contracts.judgement import complaints
+from contracts.scenario import Record
+from contracts.world import OURS, THEIRS
+
+# The first test of a run waits for the scenarios of all of them.
+pytestmark = pytest.mark.timeout(900)
+
+SCENARIOS = catalogue.load()
+
+Records = dict[str, Record]
+
+
+class Driver:
+    """A driver that plays the scenarios of *names*, which must not be none, in one world."""
+
+    def __init__(self, world: str, names: list[str]) -> None:
+        # A file and no pipe: it must not wait for us to read what it says.
+        self._output = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "contracts.driver", world, *names],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+        )
+
+    def finish(self) -> Records:
+        """Wait for it, and return the records."""
+        with self._output:
+            assert self._process.wait() == 0, "the driver failed, see its stderr"
+            self._output.seek(0)
+            return dict(json.loads(line) for line in self._output)
+
+
+@pytest.fixture(scope="session")
+def records(request: pytest.FixtureRequest) -> tuple[Records, Records]:
+    """The records of all scenarios that are to be tested: Twisted's, and ours."""
+    tested = (
+        str(item.callspec.params["name"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == COMPARISON.__name__
+    )
+    names = [name for name in tested if can_be_played(name)]
+    drivers = [Driver(world, names) for world in (THEIRS, OURS)]
+    theirs, ours = (driver.finish() for driver in drivers)
+    return theirs, ours
+
+
+def can_be_played(name: str) -> bool:
+    return os.geteuid() == 0 or not SCENARIOS[name].needs_root
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_program_sees_what_it_sees_on_twisted(
+    name: str, records: tuple[Records, Records]
+) -> None:
+    if not can_be_played(name):
+        pytest.skip("only root can change its identity")
+    theirs, ours = (world[name] for world in records)
+    found = complaints(theirs, ours, DIFFERENCES.get(name, {}))
+    assert not found, "\n".join(found)
+
+
+COMPARISON = test_a_program_sees_what_it_sees_on_twisted
+
+
+def test_every_row_of_differences_is_about_a_scenario_that_exists() -> None:
+    assert set(DIFFERENCES) <= set(SCENARIOS)

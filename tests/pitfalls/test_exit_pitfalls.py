@@ -1,0 +1,671 @@
+"""What the end of a child does to those who wait for it: each pitfall that was met elsewhere.
+
+An exit can be taken by others, be told too early, too late, twice or never; what is told may be a
+stop; and what is killed may be somebody else. The pitfalls are numbered F.1 to F.10; each test says
+which is its own. All of them apply, with one note:
+
+    part             because
+    F.5, no pidfd    a number that others may reap cannot be signalled safely, as csrc/procreactor.h
+                     says; there only the guard of our own reaping is tested
+
+A status that other code took is still told by the pidfd from Linux 6.15 on. On an older kernel, and
+without pidfds, the exit is told with neither code nor signal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import os
+import platform
+import resource
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alone import alone
+from conftest import child_pids, open_fds
+from held import wait_for
+from seccomp import deny
+from support import Recorder, make_reactor, run_until, spawn_and_finish
+from ways import finish_on, on_every_way, on_way, spawn_on
+
+from procreactor.core import binding
+from procreactor.errors import SpawnError
+from procreactor.internet.error import ProcessExitedAlready, ProcessTerminated
+
+Build = Callable[[str], str]
+
+KERNEL = tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2])
+
+PIDFD_TELLS = KERNEL >= (6, 15)
+"""Whether a pidfd tells the status that other code took."""
+
+End = list[int | None]
+"""Exit code and signal, as JSON."""
+
+
+def end_of(recorder: Any) -> End:
+    """Return how the child of *recorder* ended, and check that it was told as it should be."""
+    assert recorder.names[0] == "connectionMade"
+    assert recorder.names.count("processExited") == 1
+    assert recorder.names[-1] == "processEnded"
+    value = recorder.reason.value
+    return [value.exitCode, value.signal]
+
+
+def ends_on(way: str, reactor: Any, end: str) -> list[End]:
+    """Return the ends of a child that exits with 3 and of one that is killed."""
+    killed = Recorder()
+    transport = spawn_on(way, reactor, killed, end, [end, "wait", "0"])
+    transport.signalProcess("KILL")
+    run_until(reactor, lambda: killed.ended)
+    return [end_of(finish_on(way, reactor, end, [end, "exit", "3"])), end_of(killed)]
+
+
+TOLD: list[End] = [[3, None], [None, int(signal.SIGKILL)]]
+LOST: list[End] = [[None, None], [None, None]]
+
+
+def check_refusal(way: str, reactor: Any) -> None:
+    """A start that fails is told as ever, whoever reaps the child."""
+    with pytest.raises(FileNotFoundError):
+        spawn_on(way, reactor, Recorder(), "/no/such/program")
+
+
+# --- F.1, F.2: the status is taken by others -----------------------------------------------------
+
+
+def ends_without_zombies(way: str, end: str, nowait: str) -> list[End]:
+    if nowait:
+        assert ctypes.CDLL(nowait).nowait_set() == 0
+    else:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with make_reactor() as reactor:
+        check_refusal(way, reactor)
+        found = ends_on(way, reactor, end)
+        check_refusal(way, reactor)
+    return found
+
+
+@on_every_way()
+@pytest.mark.parametrize("how", ["SIG_IGN", "SA_NOCLDWAIT"])
+def test_an_exit_is_told_though_the_parent_wants_no_zombies(
+    way: str, how: str, program: Build, library: Build
+) -> None:
+    """F.1."""
+    nowait = library("nowait") if how == "SA_NOCLDWAIT" else ""
+    ends = on_way(way, ends_without_zombies, program("end"), nowait)
+    assert ends == (TOLD if PIDFD_TELLS else LOST)
+
+
+def _deny_what_pidfds_tell() -> None:
+    size_bytes = 64  # struct pidfd_info as csrc/reap.c has it
+    pidfd_get_info = 3 << 30 | size_bytes << 16 | 0xFF << 8 | 11
+    deny("ioctl", errno.ENOTTY, (1, pidfd_get_info))
+
+
+def ends_without_zombies_on_an_old_kernel(way: str, end: str) -> list[End]:
+    _deny_what_pidfds_tell()
+    return ends_without_zombies(way, end, "")
+
+
+@on_every_way("plain", "launcher")
+def test_a_status_that_is_lost_is_told_as_neither_code_nor_signal(way: str, program: Build) -> None:
+    """F.1: as on a kernel before 6.15."""
+    assert on_way(way, ends_without_zombies_on_an_old_kernel, program("end")) == LOST
+
+
+def test_without_pidfds_a_lost_status_is_told_too(program: Build) -> None:
+    """F.1."""
+    assert on_way("without pidfds", ends_without_zombies, program("end"), "") == LOST
+
+
+@contextmanager
+def thief() -> Iterator[list[int]]:
+    """A thread that reaps every child, as soon as it can; gives the list of those that it got."""
+    stop, taken = threading.Event(), list[int]()
+
+    def steal() -> None:
+        while True:
+            try:
+                taken.append(os.waitpid(-1, 0)[0])
+            except ChildProcessError:
+                if stop.is_set():
+                    return
+                os.sched_yield()
+
+    thread = threading.Thread(target=steal)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        stop.set()
+        thread.join()
+
+
+def ends_beside_a_thief(way: str, end: str) -> dict[str, Any]:
+    unknown = 0
+    with thief() as taken, make_reactor() as reactor:
+        for _ in range(50):
+            check_refusal(way, reactor)
+            ends = ends_on(way, reactor, end)
+            for found, told in zip(ends, TOLD, strict=True):
+                assert found in (told, [None, None]), found
+                unknown += found != told
+    return {"stole": bool(taken), "unknown": unknown}
+
+
+@on_every_way("plain", "legacy clone", "fork", "launcher", "fork to another user", "terminal")
+def test_an_exit_is_told_though_other_code_waits_for_all_children(way: str, program: Build) -> None:
+    """F.2."""
+    found = on_way(way, ends_beside_a_thief, program("end"))
+    assert found["stole"]
+    assert found["unknown"] == 0 or not PIDFD_TELLS
+
+
+def test_without_pidfds_other_code_that_waits_hangs_nothing(program: Build) -> None:
+    """F.2: what is told is right, or that nothing is known."""
+    found = on_way("without pidfds", ends_beside_a_thief, program("end"))
+    assert found["stole"]
+
+
+# --- F.3: zombies that are not to be had ---------------------------------------------------------
+
+
+def turns_beside_a_traced_zombie(end: str, tracer: str) -> dict[str, Any]:
+    traced, tracing = Recorder(), Recorder()
+    with make_reactor() as reactor:
+        child = reactor.spawnProcess(traced, end, [end, "wait", "4"])
+        watcher = reactor.spawnProcess(tracing, tracer, [tracer, str(child.pid)])
+        run_until(reactor, lambda: tracing.out or tracing.ended)
+        if tracing.ended:
+            child.loseConnection()
+            run_until(reactor, lambda: traced.ended)
+            return {"traced": False}
+        stat = Path(f"/proc/{child.pid}/stat")
+        child.closeStdin()
+        run_until(reactor, lambda: ") Z " in stat.read_text())
+        turns = _turns_in(reactor, 0.3)
+        told_early = "processExited" in traced.names
+        watcher.closeStdin()
+        run_until(reactor, lambda: traced.ended and tracing.ended)
+    return {"traced": True, "turns": turns, "told early": told_early, "end": end_of(traced)}
+
+
+def _turns_in(reactor: Any, seconds: float) -> int:
+    over: list[bool] = []
+    reactor.callLater(seconds, over.append, True)
+    turns = 0
+    while not over:
+        reactor.iterate(seconds)
+        turns += 1
+    return turns
+
+
+@pytest.mark.parametrize("disable", ["", "pidfd"])
+def test_a_zombie_that_a_tracer_holds_is_no_exit_and_does_not_make_the_loop_spin(
+    disable: str, program: Build
+) -> None:
+    """F.3."""
+    args = (program("end"), program("tracer"))
+    found = alone(turns_beside_a_traced_zombie, *args, disable=disable)
+    if not found.pop("traced"):
+        pytest.skip("may not trace")
+    assert found.pop("turns") < 150  # one that spins has tens of thousands
+    assert found == {"told early": False, "end": [4, None]}
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_a_child_that_puts_itself_under_strace_is_told_of_once(program: Build) -> None:
+    """F.3: strace -D, where the child is the traced program and not strace."""
+    end = program("end")
+    args = ["strace", "-D", "-f", "-o", "/dev/null", end, "wait", "6"]
+    protocol = Recorder()
+    with make_reactor() as reactor:
+        transport = reactor.spawnProcess(protocol, "strace", args, env=None)
+        transport.closeStdin()
+        run_until(reactor, lambda: protocol.ended)
+    if protocol.reason.value.exitCode != 6 and b"ptrace" in protocol.err:
+        pytest.skip("may not trace")
+    assert end_of(protocol) == [6, None]
+
+
+# --- F.4: many -----------------------------------------------------------------------------------
+
+
+class Exit:
+    """A protocol that notes how its child ended, and nothing else."""
+
+    def __init__(self, exits: list[tuple[int | None, int | None]]) -> None:
+        self._exits = exits
+
+    def makeConnection(self, transport: Any) -> None:
+        """Nothing is to be done with it."""
+
+    def processExited(self, reason: Any) -> None:
+        """Note it."""
+        self._exits.append((reason.value.exitCode, reason.value.signal))
+
+    def processEnded(self, reason: Any) -> None:
+        """Nothing more."""
+
+
+def _room_for_children(wanted: int) -> int:
+    """Return how many children there may be, with an fd for each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = [wanted, 1 << 20 if hard == resource.RLIM_INFINITY else hard - 200]
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if processes != resource.RLIM_INFINITY:
+        room.append(processes // 2)
+    count = min(room)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 200), hard))
+    return count
+
+
+def reaps_of_many(end: str) -> dict[str, Any]:
+    """Run thousands of children, end one, then all at once; count who is asked for its end."""
+    asked: list[int] = []
+    reap = binding.reap
+
+    def counted(pidfd: int, pid: int) -> Any:
+        asked.append(pid)
+        return reap(pidfd, pid)
+
+    binding.reap = counted
+    count = _room_for_children(5000)
+    exits: list[tuple[int | None, int | None]] = []
+    theirs, ours = os.pipe()
+    args = [end, "wait", "9"]
+    with make_reactor() as reactor:
+        children = [
+            reactor.spawnProcess(Exit(exits), end, args, childFDs={0: theirs}) for _ in range(count)
+        ]
+        os.close(theirs)
+        chosen = children[count // 2]
+        pid = chosen.pid
+        chosen.signalProcess("KILL")
+        run_until(reactor, lambda: exits)
+        first = {"exits": list(exits), "asked": asked == [pid]}
+        os.close(ours)
+        run_until(reactor, lambda: len(exits) == count)
+    by_code = sum(code == 9 for code, _ in exits)
+    return {
+        "first": first,
+        "missing": count - 1 - by_code,
+        "asked in vain": len(asked) - count,
+        "enough": count >= 500,
+    }
+
+
+def test_of_thousands_of_children_each_end_costs_one_question(program: Build) -> None:
+    """F.4: one of them, and then all at once."""
+    found = alone(reaps_of_many, program("end"))
+    if not found.pop("enough"):
+        pytest.skip("too few processes or fds allowed")
+    assert found == {
+        "first": {"exits": [[None, signal.SIGKILL]], "asked": True},
+        "missing": 0,
+        "asked in vain": 0,
+    }
+
+
+# --- F.5: signals to strangers -------------------------------------------------------------------
+
+CLONE_NEWPID = 0x20000000
+SYS_CLONE3 = 435
+
+
+_CLONE_ARGS = """
+flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size
+"""
+
+
+class CloneArgs(ctypes.Structure):
+    """What clone3 takes, up to set_tid (Linux 5.5)."""
+
+    _fields_ = tuple((name, ctypes.c_uint64) for name in _CLONE_ARGS.split())
+
+
+def start_stranger(pid: int) -> bool:
+    """Start a process with the number *pid*, which waits to be killed; False where one may not."""
+    number = ctypes.c_int(pid)
+    args = CloneArgs(exit_signal=signal.SIGCHLD, set_tid=ctypes.addressof(number), set_tid_size=1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    made = libc.syscall(SYS_CLONE3, ctypes.byref(args), ctypes.sizeof(args))
+    if made == 0:
+        while True:
+            signal.pause()
+    return bool(made == pid)
+
+
+def in_pid_namespace(function: Callable[..., str], *args: object) -> str:
+    """Return what *function* returns as the first process of a new pid namespace."""
+    if ctypes.CDLL(None).unshare(CLONE_NEWPID) != 0:
+        return "no namespace"
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(write_fd, function(*args).encode())
+            os._exit(0)
+        finally:
+            os.write(2, repr(sys.exc_info()[1]).encode())
+            os._exit(1)
+    os.close(write_fd)
+    with open(read_fd) as result:
+        said = result.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+def signal_to_a_reaped_child(end: str, reaped_by_others: bool) -> str:
+    protocol = Recorder()
+    with make_reactor() as reactor:
+        # A pipe that stays open after the end: the transport lives on, and can be asked to kill.
+        transport = reactor.spawnProcess(protocol, "/bin/sh", ["sh", "-c", "sleep 1000 & exit 3"])
+        pid = transport.pid or 0
+        if reaped_by_others:
+            os.waitpid(pid, 0)
+        else:
+            run_until(reactor, lambda: "processExited" in protocol.names)
+        if not start_stranger(pid):
+            return "no stranger"
+        try:
+            transport.signalProcess("KILL")
+        except ProcessExitedAlready:
+            found = "refused"
+        else:
+            found = "sent"
+        run_until(reactor, lambda: "processExited" in protocol.names)
+        alive = os.waitpid(pid, os.WNOHANG) == (0, 0)
+        status = transport.status
+    return f"{found}, stranger {'lives' if alive else 'killed'}, status {status}"
+
+
+def signal_among_recycled_numbers(end: str, reaped_by_others: bool) -> str:
+    return in_pid_namespace(signal_to_a_reaped_child, end, reaped_by_others)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("reaped_by_others", [True, False])
+def test_a_signal_after_the_end_never_reaches_who_was_given_the_number_next(
+    reaped_by_others: bool, program: Build
+) -> None:
+    """F.5: whoever reaped the child, and whether or not we have noticed its end."""
+    found = alone(signal_among_recycled_numbers, program("end"), reaped_by_others)
+    if found in ("no namespace", "no stranger"):
+        pytest.skip(found)
+    told = PIDFD_TELLS or not reaped_by_others
+    assert found == f"refused, stranger lives, status {3 << 8 if told else -1}"
+
+
+# --- F.6, F.7: nothing is left -------------------------------------------------------------------
+
+
+def pidfds() -> int:
+    """Return how many pidfds this process has open."""
+    return sum("pidfd" in what for what in open_fds().values())
+
+
+def fail_often_then_succeed(way: str, end: str) -> list[int | None]:
+    before = open_fds()
+    with make_reactor() as reactor:
+        inside = open_fds()
+        for _ in range(100):
+            check_refusal(way, reactor)
+            assert open_fds() == inside
+            assert not child_pids()
+            assert reactor.getDelayedCalls() == []
+        found = end_of(finish_on(way, reactor, end, [end, "exit", "3"]))
+        assert open_fds() == inside
+        assert reactor.getReaders() == []
+    assert open_fds() == before
+    return found
+
+
+@on_every_way()
+def test_a_hundred_failures_leave_no_child_no_fd_and_no_timer_and_then_one_succeeds(
+    way: str, program: Build
+) -> None:
+    """F.6."""
+    assert on_way(way, fail_often_then_succeed, program("end")) == [3, None]
+
+
+def test_a_pidfd_is_closed_with_the_exit_before_the_pipes_are(program: Build) -> None:
+    """F.7."""
+    protocol = Recorder()
+    with make_reactor() as reactor:
+        args = ["sh", "-c", "cat <&3 & exit 0"]  # a grandchild that holds the output open
+        child_fds = {0: "r", 1: "r", 3: "w"}
+        transport = reactor.spawnProcess(protocol, "/bin/sh", args, None, childFDs=child_fds)
+        assert (pidfds(), transport.pidfd is None) == (1, False)
+        run_until(reactor, lambda: "processExited" in protocol.names)
+        assert not protocol.ended
+        assert (pidfds(), transport.pidfd is None) == (0, True)
+        transport.closeChildFD(3)
+        run_until(reactor, lambda: protocol.ended)
+
+
+def test_a_pidfd_is_closed_when_the_transport_is_forgotten_with_its_child_alive(
+    program: Build,
+) -> None:
+    """F.7, F.9: the child lives on, unwatched, and is neither signalled nor reaped."""
+    end = program("end")
+    theirs, ours = os.pipe()
+    with make_reactor() as reactor:
+        args = (None, end, [end, "wait", "7"])
+        pid = reactor.spawnProcess(*args, childFDs={0: theirs}).pid
+        assert pid is not None
+        assert pidfds() == 1
+    del reactor
+    gc.collect()
+    assert pidfds() == 0
+    os.kill(pid, 0)
+    os.close(theirs)
+    os.close(ours)
+    assert os.waitpid(pid, 0) == (pid, 7 << 8)
+
+
+def spawn_with_no_room_to_watch(way: str, end: str) -> list[Any]:
+    protocol = Recorder()
+    with make_reactor() as reactor:
+        before = open_fds()
+        deny("epoll_ctl", errno.ENOSPC, (1, 1))  # fs.epoll.max_user_watches is reached
+        with pytest.raises(OSError) as caught:
+            spawn_on(way, reactor, protocol, end, [end, "wait", "0"])
+        assert open_fds() == before
+        assert not child_pids()
+        assert protocol.calls == []
+    error = caught.value
+    return [error.errno, error.stage if isinstance(error, SpawnError) else type(error).__name__]
+
+
+@on_every_way("plain", "fork", "launcher", "terminal")
+def test_a_child_that_cannot_be_watched_is_killed_reaped_and_told_as_a_start_that_failed(
+    way: str, program: Build
+) -> None:
+    """F.7."""
+    found = on_way(way, spawn_with_no_room_to_watch, program("end"))
+    assert found == [errno.ENOSPC, "watch"]
+
+
+# --- F.8: what is told ---------------------------------------------------------------------------
+
+
+def all_codes(way: str, end: str) -> list[list[int | None]]:
+    with make_reactor() as reactor:
+        return [
+            [*end_of(child), child.transport.status]
+            for child in (
+                finish_on(way, reactor, end, [end, "exit", str(code)]) for code in range(256)
+            )
+        ]
+
+
+@on_every_way("plain", "fork", "launcher", "terminal")
+def test_every_exit_code_is_told_as_it_is(way: str, program: Build) -> None:
+    """F.8."""
+    codes = on_way(way, all_codes, program("end"))
+    assert codes == [[code, None, code << 8] for code in range(256)]
+
+
+STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+HARMLESS = (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH)
+
+
+def all_signals(way: str, end: str) -> dict[str, list[int | None]]:
+    with make_reactor() as reactor:
+        return {
+            str(number): end_of(
+                finish_on(
+                    way,
+                    reactor,
+                    end,
+                    [end, "signal", str(number)],
+                    rlimits={resource.RLIMIT_CORE: 0},
+                )
+            )
+            for number in range(1, 65)
+            if number not in STOPPING
+        }
+
+
+@on_every_way("plain", "fork", "launcher", "terminal")
+def test_every_signal_that_kills_is_told_as_it_is(way: str, program: Build) -> None:
+    """F.8."""
+    ends = on_way(way, all_signals, program("end"))
+    for number, end in ends.items():
+        expected = [int(number), None] if int(number) in HARMLESS else [None, int(number)]
+        assert end == expected, number
+
+
+def dumped_core(end: str, folder: str) -> list[Any]:
+    """Abort twice in *folder*, as a child of ours and as one of os.posix_spawn."""
+    os.chdir(folder)
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    args = [end, "signal", str(int(signal.SIGABRT))]
+    _, expected = os.waitpid(os.posix_spawn(end, args, {}), 0)
+    with make_reactor() as reactor:
+        child = spawn_and_finish(reactor, end, args)
+    status = child.transport._child.status
+    assert end_of(child) == [None, signal.SIGABRT]
+    assert child.transport.status == expected
+    assert status.core_dumped == os.WCOREDUMP(expected)
+    return [os.WCOREDUMP(expected), child.reason.value.status == expected]
+
+
+def test_a_core_dump_is_told_in_the_status(program: Build, tmp_path: Path) -> None:
+    """F.8."""
+    dumped, same = alone(dumped_core, program("end"), str(tmp_path))
+    assert same
+    if not dumped:
+        pytest.skip("core files are switched off here, as the status says")
+
+
+def stop_and_go_on(way: str, end: str) -> list[Any]:
+    protocol = Recorder()
+    with make_reactor() as reactor:
+        transport = spawn_on(way, reactor, protocol, end, [end, "wait", "5"])
+        stat = Path(f"/proc/{transport.pid}/stat")
+        transport.signalProcess("STOP")
+        wait_for(lambda: ") T " in stat.read_text())
+        _turns_in(reactor, 0.05)
+        while_stopped = list(protocol.names)
+        transport.signalProcess("CONT")
+        transport.loseConnection()
+        run_until(reactor, lambda: protocol.ended)
+    return [while_stopped, end_of(protocol)]
+
+
+@on_every_way("plain", "without pidfds", "fork", "launcher")
+def test_a_stop_is_no_exit(way: str, program: Build) -> None:
+    """F.8."""
+    found = on_way(way, stop_and_go_on, program("end"))
+    assert found == [["connectionMade"], [5, None]]
+
+
+# --- F.9: copies of the parent -------------------------------------------------------------------
+
+
+def fork_with_a_live_child(end: str) -> list[Any]:
+    protocol = Recorder()
+    with make_reactor() as reactor:
+        transport = reactor.spawnProcess(protocol, end, [end, "wait", "5"])
+        copy = os.fork()
+        if copy == 0:
+            code = 1
+            try:
+                code = _be_a_copy(transport, end)
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(copy, 0)
+        _turns_in(reactor, 0.05)
+        meanwhile = list(protocol.names)
+        transport.closeStdin()
+        run_until(reactor, lambda: protocol.ended)
+    return [os.waitstatus_to_exitcode(status), meanwhile, end_of(protocol)]
+
+
+def _be_a_copy(transport: Any, end: str) -> int:
+    """Return 0 when the copy of a transport does nothing, and children of the copy's own work."""
+    try:
+        transport.signalProcess("KILL")
+    except ChildProcessError:
+        pass
+    else:
+        return 2
+    del transport
+    gc.collect()
+    with make_reactor() as reactor:
+        return 0 if spawn_and_finish(reactor, end, [end, "exit", "0"]).ended else 3
+
+
+@pytest.mark.parametrize("disable", ["", "pidfd", "vfork"])
+def test_a_copy_of_the_parent_neither_reaps_nor_signals_its_children(
+    disable: str, program: Build
+) -> None:
+    """F.9."""
+    found = alone(fork_with_a_live_child, program("end"), disable=disable)
+    assert found == [0, ["connectionMade"], [5, None]]
+
+
+# --- F.10: threads in the child ------------------------------------------------------------------
+
+
+def ends_of_threaded_children(way: str, threads: str) -> dict[str, list[Any]]:
+    found = {}
+    with make_reactor() as reactor:
+        for case, args in {
+            "exec": ["exec", "/bin/sh", "-c", "echo x; read line; exit 5"],
+            "survive": ["survive", "5"],
+        }.items():
+            protocol = Recorder()
+            transport = spawn_on(way, reactor, protocol, threads, [threads, *args])
+            run_until(reactor, lambda protocol=protocol: protocol.out)  # type: ignore[misc]
+            _turns_in(reactor, 0.1)
+            while_running = "processExited" in protocol.names
+            transport.closeStdin()
+            run_until(reactor, lambda protocol=protocol: protocol.ended)  # type: ignore[misc]
+            found[case] = [while_running, end_of(protocol)]
+    return found
+
+
+@on_every_way("plain", "without pidfds", "fork", "launcher")
+def test_a_process_is_not_over_when_its_first_thread_is(way: str, program: Build) -> None:
+    """F.10: another thread lives on, or execs in its place."""
+    found = on_way(way, ends_of_threaded_children, program("threads"))
+    assert found == {"exec": [False, [5, None]], "survive": [False, [5, None]]}
+
+
+def test_a_lost_status_has_its_own_words() -> None:
+    """F.1: what a program is told that asks for code and signal and gets neither."""
+    assert "process ended" in str(ProcessTerminated())
