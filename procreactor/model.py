@@ -99,9 +99,6 @@ class SpawnSpec:
     env: Sequence[bytes]
     """``KEY=value`` each."""
 
-    searched_name: bytes | None = None
-    """The bare name that the candidates were made of by a PATH search; None without one."""
-
     redirects: Sequence[Redirect] = ()
     cwd: bytes | None = None
     identity: Identity | None = None
@@ -122,6 +119,9 @@ class SpawnSpec:
     cgroup_fd: int = -1
     signal_mask: frozenset[int] | None = None
     """The signals blocked in the child; None inherits the spawning thread's mask."""
+
+    searched_name: bytes | None = None
+    """The bare name that the candidates were made of by a PATH search; None without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,13 +125,23 @@ class _Life:
 
     def _step(self, event: Event, child_fd: int = -1) -> None:
         self._state, actions = lifecycle.step(self._state, event)
-        for action in actions:
-            if action is Action.TELL_PIPE:
-                self._observer.on_pipe_lost(child_fd)
-            elif action is Action.TELL_EXIT:
-                self._observer.on_exit(self.status or ExitStatus())
-            else:
-                self._observer.on_end(self.status or ExitStatus())
+        for done, action in enumerate(actions, 1):
+            try:
+                self._tell(action, child_fd)
+            except (
+                BaseException
+            ):  # KeyboardInterrupt leaves the turn; what is due comes in the next
+                for rest in actions[done:]:
+                    self._loop.call_soon(self._tell, rest, child_fd)
+                raise
+
+    def _tell(self, action: Action, child_fd: int) -> None:
+        if action is Action.TELL_PIPE:
+            self._observer.on_pipe_lost(child_fd)
+        elif action is Action.TELL_EXIT:
+            self._observer.on_exit(self.status or ExitStatus())
+        else:
+            self._observer.on_end(self.status or ExitStatus())
 
 
 def _raise_refusal(error: BaseException, spec: SpawnSpec) -> None:

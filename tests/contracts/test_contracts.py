@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -32,26 +31,27 @@ Records = dict[str, Record]
 class Driver:
     """A driver that plays the scenarios of *names*, which must not be none, in one world."""
 
-    def __init__(self, world: str, names: list[str]) -> None:
+    def __init__(self, world: str, names: list[str], folder: Path) -> None:
         # A file and no pipe: it must not wait for us to read what it says.
-        self._output = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "contracts.driver", world, *names],
-            cwd=Path(__file__).parents[1],
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-        )
+        self._file = folder / world
+        with self._file.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "contracts.driver", world, *names],
+                cwd=Path(__file__).parents[1],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+            )
 
-    def finish(self) -> Records:
-        """Wait for it, and return the records."""
-        with self._output:
-            assert self._process.wait() == 0, "the driver failed, see its stderr"
-            self._output.seek(0)
-            return dict(json.loads(line) for line in self._output)
+    def records(self) -> Records:
+        """The records, now that it has ended."""
+        assert self.process.returncode == 0, "the driver failed, see its stderr"
+        return dict(json.loads(line) for line in self._file.read_text().splitlines())
 
 
 @pytest.fixture(scope="session")
-def records(request: pytest.FixtureRequest) -> tuple[Records, Records]:
+def records(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Records, Records]:
     """The records of all scenarios that are to be tested: Twisted's, and ours."""
     tested = (
         str(item.callspec.params["name"])
@@ -59,8 +59,11 @@ def records(request: pytest.FixtureRequest) -> tuple[Records, Records]:
         if isinstance(item, pytest.Function) and item.originalname == COMPARISON.__name__
     )
     names = [name for name in tested if can_be_played(name)]
-    drivers = [Driver(world, names) for world in (THEIRS, OURS)]
-    theirs, ours = (driver.finish() for driver in drivers)
+    folder = tmp_path_factory.mktemp("records")
+    drivers = [Driver(world, names, folder) for world in (THEIRS, OURS)]
+    for driver in drivers:
+        driver.process.wait()
+    theirs, ours = (driver.records() for driver in drivers)
     return theirs, ours
 
 

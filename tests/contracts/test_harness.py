@@ -13,11 +13,14 @@ from contracts.judgement import Difference, complaints
 from contracts.recording import LAWS
 from contracts.scenario import Record
 from contracts.world import OURS, THEIRS
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from procreactor.internet.error import ProcessTerminated
 from procreactor.python.failure import Failure
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The machine may be busy."""
 
 values = st.one_of(st.none(), st.booleans(), st.text(max_size=5), st.lists(st.integers()))
 records = st.dictionaries(st.sampled_from("abcd"), values, max_size=4)
@@ -26,17 +29,20 @@ records = st.dictionaries(st.sampled_from("abcd"), values, max_size=4)
 # -- the judgement ---------------------------------------------------------------------------------
 
 
+@unhurried
 @given(records)
 def test_nothing_is_wrong_about_equal_records(record: Record) -> None:
     assert complaints(record, dict(record), {}) == []
 
 
+@unhurried
 @given(records, records)
 def test_a_difference_without_a_row_is_wrong(theirs: Record, ours: Record) -> None:
     assume(theirs != ours)
     assert complaints(theirs, ours, {})
 
 
+@unhurried
 @given(records, records)
 def test_rows_for_all_that_differs_excuse_it(theirs: Record, ours: Record) -> None:
     common = [key for key in theirs if key in ours]
@@ -44,6 +50,7 @@ def test_rows_for_all_that_differs_excuse_it(theirs: Record, ours: Record) -> No
     assert complaints(theirs, ours, rows_for(theirs, ours)) == []
 
 
+@unhurried
 @given(records, records, st.data())
 def test_one_row_less_is_wrong(theirs: Record, ours: Record, data: st.DataObject) -> None:
     rows = rows_for(theirs, ours)
@@ -52,6 +59,7 @@ def test_one_row_less_is_wrong(theirs: Record, ours: Record, data: st.DataObject
     assert complaints(theirs, ours, {key: rows[key] for key in rows if key != left_out})
 
 
+@unhurried
 @given(records.filter(bool), values, st.data())
 def test_a_row_that_does_not_hold_any_more_is_wrong(
     record: Record, value: object, data: st.DataObject
@@ -62,6 +70,7 @@ def test_a_row_that_does_not_hold_any_more_is_wrong(
     assert complaints(record, record, {key: Difference(record[key], record[key])})
 
 
+@unhurried
 @given(values, values, values)
 def test_a_row_that_says_something_else_is_wrong(
     theirs: object, ours: object, written: object

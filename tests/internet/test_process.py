@@ -101,7 +101,7 @@ def test_what_means_to_end_the_program_leaves_the_run(
         reactor.run(installSignalHandlers=False)
     assert child.names[-1] == callback
     assert not caplog.records
-    run_until(reactor, lambda: "processExited" in child.names)
+    run_until(reactor, lambda: "processEnded" in child.names)
 
 
 # --- a producer that raises -----------------------------------------------------------------------

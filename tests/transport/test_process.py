@@ -228,10 +228,10 @@ def test_a_refused_start_leaves_nothing_watched_and_nothing_told(seen: Observed)
 class RefusingLoop(EventLoop):
     """A loop that will watch only so many fds more."""
 
-    room = 0
+    room: int | None = None
 
     def watch(self, fd: int, on_ready: Any, events: int) -> Any:
-        if hasattr(self, "_wakeup_watch"):
+        if self.room is not None:
             if not self.room:
                 raise OSError(errno.ENOSPC, "fs.epoll.max_user_watches")
             self.room -= 1
