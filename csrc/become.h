@@ -118,8 +118,15 @@ PR_RAW int child_exec_patiently(const char *path, char *const *argv, char *const
     return (int)-result;
 }
 
+/* How much an error says of why the program was not run: that a directory of the search is none says
+ * less than that the file is not there, which is what is told when nothing else was found. */
+PR_RAW int child_telling(int error)
+{
+    return error == 0 ? 0 : error == ENOTDIR ? 1 : error == ENOENT ? 2 : 3;
+}
+
 /* Exec the first candidate that can be.  Returns only on failure, with the report filled in: an error
- * that ends the search decides, else the first that says more than "not there". */
+ * that ends the search decides, else the first of those that say most. */
 PR_RAW void child_exec(char *const *candidates, char *const *argv, char *const *env,
                        struct pr_report *report)
 {
@@ -127,17 +134,13 @@ PR_RAW void child_exec(char *const *candidates, char *const *argv, char *const *
     report->error = 0;
     for (int i = 0; candidates[i]; i++) {
         int error = child_exec_patiently(candidates[i], argv, env);
-        int says_more = error != ENOENT && error != ENOTDIR;
-        if (report->error == 0
-            || (says_more && (report->error == ENOENT || report->error == ENOTDIR))) {
+        int ends = !child_search_goes_on(error);
+        if (ends || child_telling(error) > child_telling(report->error)) {
             report->error = error;
             report->index = i;
         }
-        if (!child_search_goes_on(error)) {
-            report->error = error;
-            report->index = i;
+        if (ends)
             return;
-        }
     }
 }
 

@@ -60,13 +60,23 @@ static void write_wait_status(struct pr_exit *exit, int word)
     }
 }
 
+/* Other code is taking the status, or has.  From that moment to the release of the task, which is
+ * microseconds, the pidfd knows the task and not yet its exit: 0, not ended for us.  ESRCH can mean that
+ * the task went while the kernel was looking; its exit is there at the second question. */
 static int ask_pidfd(int pidfd, struct pr_exit *exit)
 {
     struct pr_pidfd_info info = {.mask = PR_PIDFD_INFO_EXIT};
     memset(exit, 0, sizeof *exit);
-    if (pidfd >= 0 && sys_ioctl(pidfd, PR_PIDFD_GET_INFO, (long)&info) == 0
-        && info.mask & PR_PIDFD_INFO_EXIT)
-        write_wait_status(exit, info.exit_code);
+    long result = pidfd < 0 ? -EBADF : sys_ioctl(pidfd, PR_PIDFD_GET_INFO, (long)&info);
+    if (result == -ESRCH) {
+        info.mask = PR_PIDFD_INFO_EXIT;
+        result = sys_ioctl(pidfd, PR_PIDFD_GET_INFO, (long)&info);
+    }
+    if (result < 0) /* no pidfd, or a kernel that does not keep the exit */
+        return 1;
+    if (!(info.mask & PR_PIDFD_INFO_EXIT))
+        return 0;
+    write_wait_status(exit, info.exit_code);
     return 1;
 }
 

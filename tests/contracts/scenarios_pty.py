@@ -144,11 +144,13 @@ async def write(world: World, data: Any) -> Record:
 
 
 @scenario
-async def a_grandchild_on_the_terminal_does_not_delay_the_end(world: World) -> Record:
-    # The kernel hangs the terminal up when the leader of its session ends.
-    child = sh(world, "trap '' HUP; cat </dev/tty & exit 5", usePTY=True)
-    story = await end_of(child)
-    return {"ended": story["ended"], "broken laws": story["broken laws"]}
+async def a_grandchild_on_the_terminal_delays_the_end(world: World) -> Record:
+    child = sh(world, "trap '' HUP; exec 3<&0; cat <&3 & exit 5", usePTY=True)
+    await until(child.has_exited)
+    await turns()
+    over_early = child.is_over()
+    child.transport.loseConnection()
+    return {"over early": over_early, **await end_of(child)}
 
 
 # -- closing ---------------------------------------------------------------------------------------

@@ -554,7 +554,7 @@ def test_a_refusal_can_be_sent_to_another_process(number: int, hint: str) -> Non
 def test_a_refusal_by_the_kernel_can_be_sent_to_another_process() -> None:
     with make_reactor() as reactor:
         error = refusal(reactor, "plain", "x", env={"PATH": "/no:/where"})
-    copy = pickle.loads(pickle.dumps(error))
+    copy: SpawnError = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, FileNotFoundError)
     assert [*said_by(copy), copy.hint] == ["exec", "ENOENT", "x", error.hint]
 

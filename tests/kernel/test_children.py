@@ -221,10 +221,13 @@ def test_a_status_that_other_code_took_is_asked_of_the_pidfd_or_empty() -> None:
     assert child.pid == -1
 
 
+SEARCHED = SpawnSpec([b"/usr/bin/nope", b"/bin/nope"], [b"nope"], [], searched_name=b"nope")
+
+
 @pytest.mark.parametrize(
     ("spec", "hint"),
     [
-        (SpawnSpec([b"/usr/bin/nope", b"/bin/nope"], [b"nope"], []), "in no directory of PATH"),
+        (SEARCHED, "in no directory of PATH"),
         (SpawnSpec([b"/bin/true"], [b"x" * (1 << 18)], []), "too long"),
         (SpawnSpec([b"/nonexistent"], [b"x"], []), ""),
     ],
@@ -249,9 +252,8 @@ def test_a_missing_interpreter_is_not_called_a_missing_file(tmp_path: Path) -> N
 
 
 def test_a_name_in_no_directory_is_named_as_it_was_given() -> None:
-    spec = SpawnSpec([b"/usr/bin/nope", b"/bin/nope"], [b"nope"], [])
     with pytest.raises(FileNotFoundError) as caught:
-        Child(spec).start(spec)
+        Child(SEARCHED).start(SEARCHED)
     assert caught.value.filename == "nope"
 
 
