@@ -10,11 +10,10 @@ import sys
 import tempfile
 from typing import Any
 
-from procreactor.internet.utils import getProcessValue
-
 from procreactor.internet import reactor
 from procreactor.internet.defer import Deferred, inlineCallbacks
 from procreactor.internet.protocol import ProcessProtocol
+from procreactor.internet.utils import getProcessValue
 from procreactor.python.failure import Failure
 
 GPG = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase-fd", "3"]
