@@ -46,7 +46,7 @@ lint: $(VENV)/lint-ready ## check style
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(VENV)/lint-ready ## check types, strictly
+types: $(VENV)/test-ready $(VENV)/lint-ready ## check types, strictly
 	$(BIN)/mypy
 
 format: $(VENV)/lint-ready ## put the Python sources into shape
