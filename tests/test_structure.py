@@ -134,7 +134,7 @@ MAY_NOT_KNOW = {
     "loop": {"kernel.children", "kernel.ptys", "kernel.users", "kernel.pipes"},
     "streams": {"transport", "loop", "kernel", "core"},
 }
-"""What lies below and is nobody's business there: house.md, section 3, the last column."""
+"""What lies below and is nobody's business there: CONTRIBUTING.md, The house, the last column."""
 
 
 def room_of(module: str) -> str:

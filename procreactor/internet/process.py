@@ -2,7 +2,7 @@
 
 A facade: `Process` and `PTYProcess` translate names and arguments, tell the user's protocol what
 happens, and leave the work to transport/process.py. Differences from Twisted, all decided in
-house.md, section 7, or additions:
+CONTRIBUTING.md, Decisions, or additions:
 
 - A start that fails raises SpawnError from spawnProcess, on every path; nothing is left open.
 - processExited is never called inside spawnProcess, but from the loop.

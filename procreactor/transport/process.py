@@ -1,6 +1,6 @@
 """One child of the loop: its pipes, its queue, its end. Knows no name of Twisted's.
 
-How the parts meet (house.md, section 4):
+How the parts meet (CONTRIBUTING.md, The four flows):
 
 - `start` asks the kernel once. Until that has succeeded nothing is watched; when anything at all
   goes wrong on the way, one place undoes it.

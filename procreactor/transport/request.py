@@ -3,7 +3,7 @@
 Everything that can be wrong without asking the kernel is found here, before any system call, and
 said with the name that the caller gave the argument (*what*), the value, and what it may be.
 
-Decisions (house.md, section 7):
+Decisions (CONTRIBUTING.md, Decisions):
 
 - A bare program name is searched in the PATH of the child's environment; where that has none, in
   the parent's; where that has none either, in os.defpath. A name with a slash is taken as it is,

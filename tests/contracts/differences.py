@@ -1,6 +1,6 @@
 """Where a program sees something else here than on the real Twisted, on purpose: all of it.
 
-One `Because` per reason: the decision of the house (house.md, section 7, or another section) or
+One `Because` per reason: the decision of the house (CONTRIBUTING.md, Decisions, or another part) or
 "-" for what follows from another rule, the reason in words, and the rows: scenario, key of its
 record, what Twisted's says, what ours says. A row that is not true any more fails its scenario, and
 so does a difference without a row.
@@ -45,7 +45,7 @@ NEVER_TOLD = {"over": (False, True), **is_told("", "ProcessTerminated")}
 
 TABLE = [
     Because(
-        "7.1",
+        "decision 1",
         "A start that fails raises from spawnProcess on every path, and nothing is called back."
         " Twisted raises when it has used posix_spawn; when it has forked (path, uid, gid, a"
         " terminal), it fakes a child that writes a traceback and ends.",
@@ -96,7 +96,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.2",
+        "decision 2",
         "A bare name is searched in the PATH of the child's env, and only without one there in the"
         " parent's. Twisted's posix_spawnp searches the parent's.",
         {
@@ -112,7 +112,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.3",
+        "decision 3",
         "A new identity is whole: uid alone takes the user's own gid, and the groups are those of"
         " the user. Twisted keeps root's gid, or root's groups, or both.",
         {
@@ -143,7 +143,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.3",
+        "decision 3",
         "A uid needs no entry in the user database, and nobody needs to be root to ask for what"
         " they are. Twisted looks the user up, and calls setuid(0) first in any case.",
         {
@@ -162,7 +162,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.4",
+        "decision 4",
         "What takes bytes takes any bytes-like object.",
         {
             "transport/write [bytearray]": {
@@ -183,12 +183,12 @@ TABLE = [
         },
     ),
     Because(
-        "7.5",
+        "decision 5",
         "writeSequence writes what a generator yields. Twisted uses it up looking at the types.",
         {"transport/writeSequence [generator]": {"data": ({}, {"1": "ab"})}},
     ),
     Because(
-        "7.5",
+        "decision 5",
         "processExited is never called inside spawnProcess, so a program has its transport, with"
         " its pid, before it hears of the end.",
         {
@@ -207,7 +207,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.5",
+        "decision 5",
         "A write to a pipe that we read can never arrive, so it is a KeyError like any other fd"
         " that is no pipe into the child. Twisted queues it for ever.",
         {
@@ -217,7 +217,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.5",
+        "decision 5",
         "The helpers close the child's standard input. On Twisted a child that reads it never"
         " ends.",
         {
@@ -226,7 +226,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.5",
+        "decision 5",
         "A child that is ended by a signal fails the Deferred with an exception, which unpacks as"
         " the tuple that Twisted fails it with. A tuple cannot be raised into a coroutine: there,"
         " Twisted's program never hears of it.",
@@ -238,7 +238,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.6",
+        "decision 6",
         "spawnProcess has keyword arguments of its own.",
         {
             "arguments/a further keyword [umask]": becomes(
@@ -247,7 +247,7 @@ TABLE = [
         },
     ),
     Because(
-        "7.7",
+        "decision 7",
         "args left out or empty mean [executable], as the guide allows.",
         {
             "arguments/args [empty list]": becomes(
