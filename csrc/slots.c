@@ -18,7 +18,8 @@
  *
  * The numbers are ours only as long as nobody closes what is not theirs.  Some programs do (a daemon
  * closing everything it was given), and then the number may belong to another file.  So each slot is
- * recognised by its inode before it is used, and given up for ever when it is not the placeholder's.
+ * recognised by its inode, before it is used and before it is emptied, and given up for ever when the
+ * file is not the one that we put there.
  */
 #include "slots.h"
 
@@ -32,21 +33,44 @@ enum { SHARE = 8 };                 /* one in so many of the numbers that are le
 
 enum { UNRESERVED, RESERVING, RESERVED };
 
+/* What makes a file the same. */
+struct identity {
+    dev_t device;
+    ino_t inode;
+};
+
 static struct {
     atomic_int state;
     atomic_uint free;
     unsigned cut;
     int placeholder;
+    struct identity placeholder_file;
     int fds[SLOTS];
-    dev_t device;
-    ino_t inode;
+    struct identity landed[SLOTS]; /* of a slot in use, and its user's alone */
 } slots;
 
-static bool is_placeholder(int fd)
+static struct identity identity_of(const struct stat *facts)
+{
+    return (struct identity){facts->st_dev, facts->st_ino};
+}
+
+static bool is_same(const struct stat *facts, const struct identity *file)
+{
+    return facts->st_dev == file->device && facts->st_ino == file->inode;
+}
+
+static bool is_still(int fd, const struct identity *file)
 {
     struct stat facts;
-    return sys_fstat(fd, &facts) == 0 && facts.st_dev == slots.device
-           && facts.st_ino == slots.inode;
+    return sys_fstat(fd, &facts) == 0 && is_same(&facts, file);
+}
+
+/* Not quite the opposite: where fstat is denied, neither is known. */
+static bool is_no_longer(int fd, const struct identity *file)
+{
+    struct stat facts;
+    long result = sys_fstat(fd, &facts);
+    return result == -EBADF || (result == 0 && !is_same(&facts, file));
 }
 
 /* A pipe without a writer: an inode of its own, no memory, in every kernel.  Never 0 to 2, which a
@@ -68,8 +92,7 @@ static int open_placeholder(void)
         sys_close((int)result);
         return (int)known;
     }
-    slots.device = facts.st_dev;
-    slots.inode = facts.st_ino;
+    slots.placeholder_file = identity_of(&facts);
     return (int)result;
 }
 
@@ -127,18 +150,16 @@ static int take(void)
         int slot = __builtin_ctz(free);
         if (!atomic_compare_exchange_weak(&slots.free, &free, free & ~(1U << slot)))
             continue;
-        if (is_placeholder(slots.fds[slot]))
+        if (is_still(slots.fds[slot], &slots.placeholder_file))
             return slot;
         free = atomic_load(&slots.free); /* somebody closed it: never given back */
     }
     return -1;
 }
 
-static bool may_land(int fd)
+static bool may_land(const struct stat *facts)
 {
-    struct stat facts;
-    return sys_fstat(fd, &facts) == 0
-           && (S_ISFIFO(facts.st_mode) || S_ISSOCK(facts.st_mode) || S_ISCHR(facts.st_mode));
+    return S_ISFIFO(facts->st_mode) || S_ISSOCK(facts->st_mode) || S_ISCHR(facts->st_mode);
 }
 
 /* 0 or -errno. */
@@ -152,9 +173,11 @@ static long put(int fd, int slot)
 
 int pr_slots_land(int fd)
 {
-    int slot = may_land(fd) ? take() : -1;
+    struct stat facts;
+    int slot = sys_fstat(fd, &facts) == 0 && may_land(&facts) ? take() : -1;
     if (slot < 0)
         return -1;
+    slots.landed[slot] = identity_of(&facts);
     if (put(fd, slot) == 0)
         return slots.fds[slot];
     atomic_fetch_or(&slots.free, 1U << slot);
@@ -166,7 +189,9 @@ void pr_slots_release(int slot_fd)
     int slot = 0;
     while (slots.fds[slot] != slot_fd)
         slot++;
-    if (is_placeholder(slots.placeholder) && put(slots.placeholder, slot) == 0)
+    if (is_no_longer(slot_fd, &slots.landed[slot]))
+        return; /* somebody else's by now, or nobody's: given up */
+    if (is_still(slots.placeholder, &slots.placeholder_file) && put(slots.placeholder, slot) == 0)
         atomic_fetch_or(&slots.free, 1U << slot);
     else
         sys_close(slot_fd); /* nothing to put there: the slot is given up */

@@ -205,6 +205,44 @@ TEST(slots_that_became_other_files_are_left_alone)
     run_apart(close_every_slot, NULL);
 }
 
+static void take_number_of_slot_in_use(void *unused)
+{
+    int ends[2];
+    struct stat before, after;
+    (void)unused;
+    CHECK_INT(pipe2(ends, O_CLOEXEC), 0);
+    int slot = pr_slots_land(ends[0]);
+    CHECK(slot > 2);
+    open_at(slot, true);
+    fstat(slot, &before);
+    pr_slots_release(slot);
+    CHECK_INT(fstat(slot, &after), 0);
+    CHECK(after.st_ino == before.st_ino);
+    for (int i = 0; i < 24; i++) /* and it is no slot any more */
+        CHECK(pr_slots_land(ends[0]) != slot);
+}
+
+TEST(a_slot_that_became_another_file_while_in_use_is_left_alone)
+{
+    run_apart(take_number_of_slot_in_use, NULL);
+}
+
+static void close_slot_in_use(void *unused)
+{
+    int ends[2];
+    (void)unused;
+    CHECK_INT(pipe2(ends, O_CLOEXEC), 0);
+    int slot = pr_slots_land(ends[0]);
+    close(slot);
+    pr_slots_release(slot);
+    CHECK_INT(fcntl(slot, F_GETFD), -1); /* free for others, as who closed it may count on */
+}
+
+TEST(a_slot_that_was_closed_while_in_use_stays_closed)
+{
+    run_apart(close_slot_in_use, NULL);
+}
+
 static void close_placeholder(void *unused)
 {
     int fds[64];

@@ -269,8 +269,11 @@ def every_map_of(way: str, program: str, report: str, numbers: list[int]) -> int
 @pytest.mark.parametrize(
     ("way", "numbers"),
     [
-        *((way, [0, 1, 2, 3]) for way in ON_PIPES),
-        *((way, [2, CUT - 1, CUT, 130]) for way in ("plain", "fork")),
+        *(pytest.param(way, [0, 1, 2, 3], id=f"{way}, lowest") for way in ON_PIPES),
+        *(
+            pytest.param(way, [2, CUT - 1, CUT, 130], id=f"{way}, about the cut")
+            for way in ("plain", "fork")
+        ),
     ],
 )
 def test_all_maps_of_four_fds_are_right(
