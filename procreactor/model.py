@@ -1,7 +1,7 @@
 """The shared vocabulary: what the rooms say to each other, as data.
 
 Imports nothing of the house, so that every floor may know it. Nothing here does anything: a
-request is data, a result is data, and between the two there is one function (house rule 3).
+request is data, a result is data, and between the two there is one function.
 
 Units are in the names: ``_s`` seconds, ``_bytes`` bytes.
 """
