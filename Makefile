@@ -7,12 +7,12 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 CORE := setup.py pyproject.toml procreactor/core/_build.py $(wildcard csrc/*.c csrc/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check-c sanitize lint types format bench clean
+.PHONY: help demo test check-c sanitize lint types format bench bench-compare clean
 # One build at a time in one tree.
 .NOTPARALLEL:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/built: $(CORE)
 	@.ci/preflight $(PYTHON)
@@ -26,6 +26,10 @@ $(VENV)/test-ready: $(VENV)/built
 
 $(VENV)/lint-ready: $(VENV)/built
 	$(PIP) --editable '.[lint]'
+	@touch $@
+
+$(VENV)/bench-ready: $(VENV)/built
+	$(PIP) --editable '.[bench]'
 	@touch $@
 
 demo: $(VENV)/built ## run the guide's programs, then a burst of 2,000 children
@@ -53,8 +57,11 @@ format: $(VENV)/lint-ready ## put the Python sources into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/test-ready ## compare spawn rates with subprocess, asyncio and Twisted
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/bench-ready ## measure against the limit and the peers (ARGS=--quick: a look)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-compare: $(VENV)/bench-ready ## measure, and print what changed against the kept result
+	$(BIN)/python -m benchmarks --against benchmarks/results/reference.json $(ARGS)
 
 clean: ## remove all that was built
 	rm -rf $(VENV) build dist *.egg-info csrc/build .mypy_cache .ruff_cache .pytest_cache

@@ -1,8 +1,11 @@
-"""How fast: the same work done by procreactor and by its peers, interleaved in one run.
+"""How fast: the same work done by procreactor, by its peers and by the bare system calls.
 
-A workload is a program and two numbers (children, at once) and knows no library; an adapter is a
-module that runs a workload by one library and knows no workload. Every measurement is a process of
-its own, so that no library sees another's memory, fds or signal handlers.
+A workload (``workloads/``) is a piece of work with its parameters and knows no library. An adapter
+(``adapters/KIND/LIBRARY.py``) does what a workload asks by one library and knows no workload. The
+programs in ``limit/`` do the same work by system calls alone: what no library can beat by much.
 
-Absolute figures depend on the machine; compare ratios of medians of one run.
+Every measurement is a process of its own (``worker.py``), so that no library sees another's memory,
+fds or signal handlers; repeats are interleaved (``suite.py``), so that a slow moment hits all
+alike. Absolute figures depend on the machine; compare ratios of medians of one run, as ``goals.py``
+does.
 """

@@ -1,82 +1,81 @@
-"""``python -m benchmarks``: spawn rates side by side; see --help."""
+"""``python -m benchmarks``: procreactor, its peers and the limit side by side; see --help."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
-import platform
-import statistics
-import subprocess
+import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-TARGETS = Path(__file__).resolve().parent / "targets"
-ADAPTERS = {
-    "procreactor": "benchmarks.adapters.procreactor_api",
-    "subprocess": "benchmarks.adapters.subprocess_api",
-    "asyncio": "benchmarks.adapters.asyncio_api",
-    "twisted": "benchmarks.adapters.twisted_api",
-}
+from benchmarks import compare, plots, report, suite
+from benchmarks.model import Report
+from benchmarks.plan import libraries, workloads
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options."""
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    names = list(dict.fromkeys(library for _, library in libraries()))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--children", type=int, default=1000, help="per measurement")
-    parser.add_argument("--at-once", type=int, default=16, help="children alive at most")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each")
-    parser.add_argument("--only", nargs="*", choices=ADAPTERS, default=list(ADAPTERS))
-    return parser.parse_args(arguments)
+    parser.add_argument("--quick", action="store_true", help="a look, in under two minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="print what changed against a kept result"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(workloads()), metavar="WORKLOAD", help="not all of them"
+    )
+    parser.add_argument(
+        "--libraries", nargs="+", choices=names, metavar="NAME", help="not all of them"
+    )
+    parser.add_argument("--repeats", type=int, metavar="N", help="of each measurement")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write PNGs (matplotlib)")
+    parser.add_argument("--list", action="store_true", help="what there is, measuring nothing")
+    options = parser.parse_args(arguments)
+    if options.repeats is not None and options.repeats < 1:
+        parser.error("--repeats must be 1 or more")
+    return options
 
 
-def build_tiny(folder: str) -> str:
-    """Return the path of the static target, built into *folder*."""
-    program = os.path.join(folder, "tiny")
-    flags = ["-O2", "-static", "-nostdlib", "-nostartfiles", "-fno-stack-protector"]
-    subprocess.run(["gcc", *flags, "-o", program, str(TARGETS / "tiny.c")], check=True)
-    return program
+def _list() -> None:
+    print("workloads (--only):")
+    for name, module in workloads().items():
+        print(f"  {name:12} {(module.__doc__ or '').splitlines()[0]}")
+        for point in module.PARAMS:
+            print(f"    {'      ' if point.quick is None else 'quick '} {point.name}")
+    print("libraries (--libraries):")
+    for (kind, library), offer in suite.describe_all().items():
+        state = f"not installed: {offer.missing}" if offer.missing else ""
+        print(f"  {kind:6} {library:12} {state}".rstrip())
 
 
-def measure(adapter: str, program: str, children: int, at_once: int) -> float:
-    """Return the microseconds per child of one measurement, in a process of its own."""
-    command = [sys.executable, "-m", ADAPTERS[adapter], program, str(children), str(at_once)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(output) / children * 1e6
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Measure, in turn and repeatedly, and print a table."""
-    options = parse_arguments(arguments)
-    adapters = list(options.only)
-    if importlib.util.find_spec("twisted") is None and "twisted" in adapters:
-        print("twisted is not installed and is left out (pip install 'procreactor[test]')")
-        adapters.remove("twisted")
-    print(f"{platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
-    print(f"{options.children} children, {options.at_once} at once, three pipes each;")
-    print(f"microseconds per child: median of {options.repeats}, (least - most), ratio of medians")
-    with tempfile.TemporaryDirectory() as folder:
-        for program in (build_tiny(folder), "/bin/true"):
-            results: dict[str, list[float]] = {adapter: [] for adapter in adapters}
-            for _ in range(options.repeats):
-                for adapter in adapters:  # interleaved: a slow moment hits all alike
-                    results[adapter].append(
-                        measure(adapter, program, options.children, options.at_once)
-                    )
-            show(os.path.basename(program), results)
-
-
-def show(program: str, results: dict[str, list[float]]) -> None:
-    """Print the rows of one workload."""
-    print(f"\n{program}")
-    first = statistics.median(next(iter(results.values())))
-    for adapter, times_us in results.items():
-        median = statistics.median(times_us)
-        spread = f"({min(times_us):.0f} - {max(times_us):.0f})"
-        print(f"  {adapter:12} {median:8.0f}  {spread:16} x{median / first:.2f}")
+def main(arguments: Sequence[str]) -> int:
+    """Measure, report, and return the exit code: 1 when a measurement failed."""
+    options = _parse(arguments)
+    if options.list:
+        _list()
+        return 0
+    if options.plots is not None:
+        plots.require()  # before the minutes, not after them
+    old = None
+    if options.against is not None:
+        old = Report.from_json(json.loads(options.against.read_text(encoding="utf-8")))
+    new = suite.run_suite(
+        quick=options.quick,
+        only=options.only,
+        with_libraries=options.libraries,
+        repeats=options.repeats,
+        tell=lambda text: print(text, file=sys.stderr),
+    )
+    if options.json is not None:
+        options.json.write_text(json.dumps(new.to_json(), indent=1) + "\n", encoding="utf-8")
+    print("\n".join(report.render(new)))
+    if old is not None:
+        print("\n".join(compare.render(old, new)))
+    if options.plots is not None:
+        for path in plots.draw(new, options.plots):
+            print(f"wrote {path}", file=sys.stderr)
+    return 1 if new.failed else 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -52,13 +52,13 @@ CHILD void child_unshare_fds(struct pr_child *child)
 }
 
 /* Python ignores SIGPIPE and SIGXFSZ, nohup ignores SIGHUP, and an ignored signal stays ignored over
- * exec (CLONE_CLEAR_SIGHAND only clears handlers).  Setting every signal to default costs less than
- * asking which need it. */
-CHILD void child_reset_signals(void)
+ * exec (CLONE_CLEAR_SIGHAND only clears handlers).  To set every signal to default costs less than to
+ * ask which need it, and yet a tenth of a spawn; so a caller that knows may say. */
+CHILD void child_reset_signals(struct pr_child *child)
 {
     struct pr_kernel_sigaction standard = {.handler = SIG_DFL};
     for (int number = 1; number <= 64; number++)
-        if (number != SIGKILL && number != SIGSTOP)
+        if (child->reset_signals >> (number - 1) & 1 && number != SIGKILL && number != SIGSTOP)
             sys_rt_sigaction(number, &standard);
 }
 
@@ -248,7 +248,7 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) void pr_child_run
 {
     struct pr_child *child = opaque;
     child_unshare_fds(child);
-    child_reset_signals();
+    child_reset_signals(child);
     child_enter_cgroup(child);
     child_enter_session(child);
     child_move_fds(child);

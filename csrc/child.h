@@ -19,6 +19,7 @@ struct pr_child {
     unsigned cut;                   /* fd table shared: unshare it from here on; 0: not shared */
     int enter_cgroup;               /* by hand, where clone3 could not */
     int may_close_range;
+    uint64_t reset_signals;         /* bit n-1: set signal n to default */
     int report_row;                 /* fork only: the row of the report pipe; else -1 */
     int report_fd;                  /* where that pipe is now; -1: `report` is in shared memory */
     struct pr_become become;

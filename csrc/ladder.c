@@ -60,6 +60,17 @@ void pr_signals_restore(const uint64_t *before)
     sys_rt_sigprocmask(SIG_SETMASK, before, NULL);
 }
 
+uint64_t pr_ignored_signals(void)
+{
+    uint64_t ignored = 0;
+    for (int number = 1; number <= 64; number++) {
+        struct pr_kernel_sigaction action = {.handler = SIG_DFL};
+        if (sys_rt_sigaction_get(number, &action) == 0 && action.handler == SIG_IGN)
+            ignored |= UINT64_C(1) << (number - 1);
+    }
+    return ignored;
+}
+
 /* --- stacks ----------------------------------------------------------------------------------
  *
  * mmap and munmap per spawn would take the memory map's write lock and eight page faults.  A few

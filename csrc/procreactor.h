@@ -6,13 +6,15 @@
  *
  * RULES THAT HOLD FOR EVERY FUNCTION
  *   ownership   A request and all that it points to is borrowed for the call and not written to.
+ *               (A job's is borrowed for longer; struct pr_job says for how long.)
  *               A result is always fully written, on success and on failure.
  *   fds         On success the caller owns what the result names and nothing else was left open.
  *               On failure nothing is left open, no child exists and no zombie remains.
  *               All fds made here are close-on-exec from birth.  fds of the caller are never closed.
  *   signals     The caller's signal mask is the same before and after, on every path.
  *   threads     Any number of threads may call at the same time; there is no lock (spawn.c says
- *               how).  No function calls back.  All may be called with Python's GIL released.
+ *               how) but one in each spawner.  No function calls back.  All may be called with
+ *               Python's GIL released.
  *   errors      A return value < 0 is -errno.  Nothing reads or writes the C variable errno.
  *   never       No allocation, lock, libc call or stdio between clone and exec.
  *
@@ -70,10 +72,12 @@ enum pr_stage {
     PR_STAGE_DEATH_SIGNAL, /* EINVAL; ESRCH: the parent died first */
     PR_STAGE_EXEC,         /* execve(2); index is the candidate that decided */
     PR_STAGE_STOPPED,      /* ECANCELED: stopped by a signal before it had become the program; killed */
+    PR_STAGE_WATCH,        /* ENOSPC: fs.epoll.max_user_watches; EBADF: no epoll fd; index as above */
     PR_STAGE_PTY_OPEN,     /* ENOENT: no devpts; EMFILE, ENOSPC (kernel.pty.max) */
     PR_STAGE_PTY_UNLOCK,
     PR_STAGE_PTY_PEER,     /* EMFILE, ENFILE */
     PR_STAGE_PTY_SIZE,
+    PR_STAGE_CANCELLED,    /* ECANCELED: the spawner was closed before the job had begun */
     PR_STAGE_COUNT,
 };
 
@@ -96,6 +100,8 @@ enum pr_flag {
     PR_FLAG_GROUP = 8,        /* process_group, as setpgid(2) takes it: 0 is a new one */
     PR_FLAG_SIGMASK = 16,     /* signal_mask; without it the calling thread's mask is inherited */
     PR_FLAG_NO_NEW_PRIVS = 32,
+    PR_FLAG_WATCH = 64,       /* epoll_fd */
+    PR_FLAG_IGNORED = 128,    /* ignored_signals; without it the child resets all */
 };
 
 /* `count` strings, each ended by NUL, one behind the other in `size` bytes. */
@@ -133,7 +139,9 @@ struct pr_request {
     int tty_fd;                   /* child fd that becomes the controlling terminal; -1: none */
     int death_signal;             /* sent to the child when the spawning thread ends; 0: none */
     int cgroup_fd;                /* directory of a cgroup v2; -1: stay */
+    int epoll_fd;                 /* watches our ends and the pidfd, each with its number as data */
     uint64_t signal_mask;         /* bit n-1 blocks signal n */
+    uint64_t ignored_signals;     /* bit n-1: signal n may be ignored here, and is not to be there */
 };
 
 struct pr_result {
@@ -163,14 +171,51 @@ struct pr_exit {
 /* Start one child.  0, or -errno with the stage in *result.  ours[i] (fd_count ints) is our end of
  * the pipe of row i, non-blocking, or -1 where the row is no pipe.  Returns when the child has
  * exec'ed, has failed, or was killed before (which is success: its exit status tells).
+ * With PR_FLAG_WATCH the epoll set watches our read ends and the pidfd for EPOLLIN, and our write ends
+ * for what it always tells (EPOLLERR: no reader left); after a failure it watches none of them.
  * Blocks for as long as the kernel needs to exec the file.  A child that changes identity may be
  * stopped by its new owner; it is not waited for (PR_STAGE_STOPPED).  One that does not change can
  * be stopped by those only who can as well stop the caller. */
 int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours);
 
+/* Take an fd out of an epoll set and close it.  Always the two together, in this order: the interest
+ * belongs to the open file, of which a child that has not exec'ed yet may hold a copy. */
+void pr_drop(int epoll_fd, int fd);
+
 /* Collect the exit of a child, without blocking.  1: *exit is written and the child is gone;
  * 0: it has not ended; -errno.  pidfd may be -1. */
 int pr_reap(int pidfd, int pid, struct pr_exit *exit);
+
+/* A child whose output is collected: two streams and an exit, in an epoll set together. */
+struct pr_gather {
+    struct pr_exit exit; /* once reaped */
+    int epoll_fd;
+    int pid;
+    int pidfd;           /* -1: there is none, or reaped and closed */
+    int out_fds[2];      /* non-blocking; -1: there is none, or ended and closed */
+    int reaped;
+    uint32_t sizes[2];   /* how much of each stream the last call has read */
+};
+
+/* What pr_gather tells; but for the data, once told is told again. */
+enum pr_gathered {
+    PR_GATHERED_ALL_0 = 1, /* stream 0 is at its end, or there is none */
+    PR_GATHERED_ALL_1 = 2,
+    PR_GATHERED_EXIT = 4,  /* the child is reaped */
+    PR_GATHERED_DATA = 8,  /* sizes are not both 0 */
+};
+
+/* Watch the streams, and the pidfd if so wished, for EPOLLIN, each with its number as data.  0 or
+ * -errno (ENOSPC, ENOMEM); after a failure nothing new is watched, and all is open as before. */
+int pr_gather_watch(const struct pr_gather *gather, int with_pidfd);
+
+/* Read what is there, at most `part` bytes of each stream (stream 1 is put at buffer + part), and
+ * reap the child if it has ended; what has ended is taken out of the epoll set and closed.  Never
+ * blocks.  A set of enum pr_gathered, or -errno of waitid. */
+int pr_gather(struct pr_gather *gather, char *buffer, uint32_t part);
+
+/* Take out of the set and close what is still open.  The child is not reaped by it. */
+void pr_gather_close(struct pr_gather *gather);
 
 /* Block until the child has ended, leaving it to be reaped.  For kernels without pidfds. */
 int pr_wait_exit(int pid);
@@ -193,6 +238,9 @@ int pr_set_timer(int fd, int64_t deadline_ns);
  * the first spawn if not before, but the earlier the lower they lie.  0 or -errno. */
 int pr_reserve(void);
 
+/* The signals that this process ignores now, bit n-1 for signal n.  62 system calls. */
+uint64_t pr_ignored_signals(void);
+
 /* Take features away for the life of this process (a bit set of enum pr_feature). */
 void pr_disable(uint32_t features);
 
@@ -201,6 +249,69 @@ uint32_t pr_features(void);
 
 /* A few words for a stage, in static memory; "unknown stage" outside the enum. */
 const char *pr_stage_text(int stage);
+
+/* --- threads that spawn, for a caller that is not to sleep through an exec --------------------
+ *
+ * An event loop submits jobs, watches the eventfd, and takes what is finished.  Each job is one
+ * pr_spawn, made by one of the spawner's threads, in the order of submission with one thread.
+ *
+ *   inherited   The child gets the signal mask that the submitting thread had in pr_spawner_submit.
+ *               What else Linux keeps by thread (niceness, scheduling, CPU affinity, capabilities,
+ *               seccomp, namespaces) comes from the thread that called pr_spawner_open, as of then.
+ *   signals     The threads block all signals, so no handler of the host runs in them.  Only libc's
+ *               own (32 and 33) stay open: the setuid family, as libc offers it, waits until
+ *               every thread has taken one, and would wait for ever.
+ *   fork        A copy of this process has the memory and the eventfd, and none of the threads; the
+ *               lock may be held for good.  There, no function may be called with the spawner, and
+ *               its memory is lost.  The copy may close the fd, and is not to read it: the eventfd
+ *               is still the one that wakes the original.
+ */
+
+/* All that it points to, and the job itself, is borrowed from a pr_spawner_submit that returned 0
+ * until pr_spawner_take has given the token back.  Then *result and ours are as pr_spawn leaves
+ * them; result->error is 0 for a child. */
+struct pr_job {
+    const struct pr_request *request;
+    struct pr_result *result;
+    int *ours;
+    uint64_t token;          /* the caller's */
+    int key;                 /* not 0: the pidfd is watched by epoll_fd, with this as its data */
+    int epoll_fd;
+    int watched;             /* this and the next are written by the spawner: whether it is */
+    uint64_t inherited_mask;
+    struct pr_job *next;
+};
+
+struct pr_spawner;
+
+/* Start `threads` threads, 1 to 64.  0, or -errno with *spawner NULL and nothing left: EINVAL (not
+ * 1 to 64), ENOMEM, EMFILE, ENFILE (eventfd), EAGAIN (no more threads to be had). */
+int pr_spawner_open(uint32_t threads, struct pr_spawner **spawner);
+
+/* An eventfd, non-blocking and the spawner's own: readable while finished jobs wait to be taken.
+ * It may also be readable once too often, with nothing to be taken.  A job whose pidfd is watched
+ * does not make it readable: the end of the child will wake the caller, and most callers have
+ * nothing to do before.  It can be taken all the same, a moment before or after that end is told. */
+int pr_spawner_fd(const struct pr_spawner *spawner);
+
+/* Hand over one job.  Waits for nothing but the lock, which nobody holds for long.  0, or -errno
+ * with *result and ours written as for a child that failed, and no token to be taken: EINVAL at
+ * PR_STAGE_REQUEST for a death signal, which would come when the spawner's threads end; ECANCELED
+ * at PR_STAGE_CANCELLED after pr_spawner_close. */
+int pr_spawner_submit(struct pr_spawner *spawner, struct pr_job *job);
+
+/* Write the tokens of up to `capacity` finished jobs, in the order in which they finished; returns
+ * how many.  Never blocks.  The eventfd stays readable until all have been taken. */
+int pr_spawner_take(struct pr_spawner *spawner, uint64_t *tokens, uint32_t capacity);
+
+/* Begin no more jobs; those not begun fail at PR_STAGE_CANCELLED and can be taken at once.  Returns
+ * when those that have begun are finished, which is as long as an exec takes, and the threads gone.
+ * All is still there to be taken.  One thread at a time may call; a second call does nothing. */
+void pr_spawner_close(struct pr_spawner *spawner);
+
+/* Close the eventfd and free the memory.  After pr_spawner_close, when all has been taken (the
+ * children of jobs that were not have no owner), and with no other thread in a call. */
+void pr_spawner_free(struct pr_spawner *spawner);
 
 /* </cdef> */
 

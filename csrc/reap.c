@@ -80,6 +80,13 @@ static int ask_pidfd(int pidfd, struct pr_exit *exit)
     return 1;
 }
 
+void pr_drop(int epoll_fd, int fd)
+{
+    struct epoll_event unused = {0}; /* older kernels want one */
+    sys_epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &unused);
+    sys_close(fd); /* never again on EINTR: Linux has closed it by then */
+}
+
 int pr_reap(int pidfd, int pid, struct pr_exit *exit)
 {
     siginfo_t info = {0};

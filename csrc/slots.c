@@ -28,7 +28,9 @@
 
 #include "sys.h"
 
-enum { SLOTS = 24, CUT_STEP = 64 }; /* the kernel copies fd bitmaps in words of 64 */
+/* The kernel copies fd bitmaps in words of 64.  One word more than the slots need: to copy some tens of
+ * fds costs less than to land three, and it spares that to programs with a dozen children or so. */
+enum { SLOTS = 24, CUT_STEP = 64, SPARE_STEPS = 1 };
 enum { SHARE = 8 };                 /* one in so many of the numbers that are left may be a slot */
 
 enum { UNRESERVED, RESERVING, RESERVED };
@@ -123,7 +125,7 @@ static int reserve_all(void)
         if (fd > highest)
             highest = (int)fd;
     }
-    slots.cut = ((unsigned)highest / CUT_STEP + 1) * CUT_STEP;
+    slots.cut = ((unsigned)highest / CUT_STEP + 1 + SPARE_STEPS) * CUT_STEP;
     atomic_store(&slots.free, usable);
     return 0;
 }

@@ -30,6 +30,7 @@
 #include "ladder.h"
 #include "procreactor.h"
 #include "slots.h"
+#include "spawn.h"
 #include "sys.h"
 
 enum { LAUNCHER_FIXED = 10, LAUNCHER_NUMBER_SIZE = 24, STOP_CHECK_MS = 10 };
@@ -39,6 +40,7 @@ struct work {
     const struct pr_request *request;
     struct pr_result *result;
     int *ours;
+    const uint64_t *mask; /* for the child to inherit; NULL: the calling thread's */
     int *theirs;          /* per row: the fd that the child is to get */
     char **candidates;
     char **argv;
@@ -168,6 +170,15 @@ static bool is_pipe(const struct pr_request *request, uint32_t row)
     return request->sources[row] < 0;
 }
 
+/* The data is what Python's select.epoll puts there: the number. */
+static long watch(const struct pr_request *request, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.u64 = 0};
+    event.data.fd = fd;
+    return request->flags & PR_FLAG_WATCH
+               ? sys_epoll_ctl(request->epoll_fd, EPOLL_CTL_ADD, fd, &event) : 0;
+}
+
 static int open_pipes(struct work *work)
 {
     const struct pr_request *request = work->request;
@@ -187,21 +198,35 @@ static int open_pipes(struct work *work)
         result = sys_fcntl(work->ours[i], F_SETFL, O_NONBLOCK);
         if (result < 0)
             return fail(work, PR_STAGE_PIPE, result, (int)i);
+        result = watch(request, work->ours[i], we_read ? EPOLLIN : 0);
+        if (result < 0)
+            return fail(work, PR_STAGE_WATCH, result, (int)i);
     }
     return 0;
 }
 
-static void close_pipes(struct work *work, bool ours_too)
+static void close_ours(const struct pr_request *request, int fd)
 {
-    const struct pr_request *request = work->request;
-    for (uint32_t i = 0; i < request->fd_count; i++) {
-        if (!is_pipe(request, i) || work->ours[i] < 0)
+    if (request->flags & PR_FLAG_WATCH)
+        pr_drop(request->epoll_fd, fd);
+    else
+        sys_close(fd);
+}
+
+static void close_theirs(struct work *work)
+{
+    for (uint32_t i = 0; i < work->request->fd_count; i++)
+        if (is_pipe(work->request, i) && work->ours[i] >= 0)
+            sys_close(work->theirs[i]); /* never again on EINTR: Linux has closed it by then */
+}
+
+static void close_all_ours(struct work *work)
+{
+    for (uint32_t i = 0; i < work->request->fd_count; i++) {
+        if (work->ours[i] < 0)
             continue;
-        sys_close(work->theirs[i]); /* never again on EINTR: Linux has closed it by then */
-        if (ours_too) {
-            sys_close(work->ours[i]);
-            work->ours[i] = -1;
-        }
+        close_ours(work->request, work->ours[i]);
+        work->ours[i] = -1;
     }
 }
 
@@ -442,6 +467,13 @@ static struct pr_become what_to_become(const struct pr_request *request, uint64_
     };
 }
 
+/* Handlers, too, where the clone does not clear them: the mask is opened before exec. */
+static uint64_t which_to_reset(const struct pr_request *request, const struct way *way)
+{
+    bool known = request->flags & PR_FLAG_IGNORED && way->features & PR_FEATURE_CLONE3;
+    return known ? request->ignored_signals : ~UINT64_C(0);
+}
+
 /* Plan, clone, and let go of what only the plan needed.  The pid, or -errno. */
 static long start_child(struct work *work, struct way *way, struct pr_child *child, int report_fd,
                         int *pidfd)
@@ -495,10 +527,11 @@ static int attempt(struct work *work, struct way *way)
         .argv = work->argv,
         .env = work->env,
         .enter_cgroup = way->enters_cgroup_by_hand,
+        .reset_signals = which_to_reset(work->request, way),
         .may_close_range = !!(way->features & PR_FEATURE_CLOSE_RANGE),
         .report_row = -1,
         .report_fd = -1,
-        .become = what_to_become(work->request, inherited_mask),
+        .become = what_to_become(work->request, work->mask ? *work->mask : inherited_mask),
         .report = {.index = -1},
     };
     int pidfd = -1;
@@ -577,23 +610,46 @@ static int attempt_until_settled(struct work *work)
     }
 }
 
+/* When their ends are closed: of a child that is over by now the set then tells the pipes' ends first
+ * and the exit last, which is the order that a child that lives longer has. */
+static int watch_exit(struct work *work)
+{
+    struct pr_result *result = work->result;
+    long watched = result->pidfd < 0 ? 0 : watch(work->request, result->pidfd, EPOLLIN);
+    if (watched >= 0)
+        return 0;
+    if (pr_signal(result->pidfd, result->pid, SIGKILL) == -EPERM) {
+        sys_close(result->pidfd); /* it cannot be undone: a child without a pidfd, then */
+        result->pidfd = -1;
+        return 0;
+    }
+    reap_failed_child(result->pid, result->pidfd, true);
+    result->pid = result->pidfd = -1;
+    return fail(work, PR_STAGE_WATCH, watched, -1);
+}
+
 static int spawn_with_pipes(struct work *work)
 {
     int result = open_pipes(work);
     if (result == 0)
         result = attempt_until_settled(work);
-    close_pipes(work, result < 0);
-    if (result == 0) {
-        work->result->stage = PR_STAGE_NONE; /* a step down may have left its own */
-        work->result->error = 0;
-        work->result->index = -1;
+    close_theirs(work);
+    if (result == 0)
+        result = watch_exit(work);
+    if (result < 0) {
+        close_all_ours(work);
+        return result;
     }
-    return result;
+    work->result->stage = PR_STAGE_NONE; /* a step down may have left its own */
+    work->result->error = 0;
+    work->result->index = -1;
+    return 0;
 }
 
-int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours)
+int pr_spawn_with_mask(const struct pr_request *request, struct pr_result *result, int *ours,
+                       const uint64_t *mask)
 {
-    struct work work = {.request = request, .result = result, .ours = ours};
+    struct work work = {.request = request, .result = result, .ours = ours, .mask = mask};
     *result = (struct pr_result){.pid = -1, .pidfd = -1, .index = -1};
     for (uint32_t i = 0; i < request->fd_count; i++)
         ours[i] = -1;
@@ -610,6 +666,11 @@ int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ou
                                    : fail(&work, PR_STAGE_REQUEST, -EINVAL, -1);
     free(block);
     return code;
+}
+
+int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours)
+{
+    return pr_spawn_with_mask(request, result, ours, NULL);
 }
 
 int pr_reserve(void)

@@ -7,6 +7,9 @@
  *
  * With PR_TEST_TWIN defined the same calls pass through pr_twin(), which the C tests use to make
  * call N of a given number fail (tests/c/twin.c).
+ *
+ * The exception is spawner.c: its threads are made, joined and put to sleep by libc's pthread, whose
+ * system calls are libc's and are not listed here.
  */
 #ifndef PR_SYS_H
 #define PR_SYS_H
@@ -17,6 +20,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -189,6 +193,8 @@ PR_CALL(openat, (int directory, const char *path, int flags), directory, path, f
 PR_CALL(read, (int fd, void *buffer, size_t size), fd, buffer, size)
 PR_CALL(write, (int fd, const void *buffer, size_t size), fd, buffer, size)
 PR_CALL(ioctl, (int fd, unsigned long request, long argument), fd, request, argument)
+PR_CALL(epoll_ctl, (int epoll_fd, int operation, int fd, struct epoll_event *event),
+        epoll_fd, operation, fd, event)
 PR_CALL(getdents64, (int fd, void *buffer, size_t size), fd, buffer, size)
 /* The raw call writes what is left of the time into *timeout, which libc's hides. */
 PR_CALL(ppoll, (struct pollfd *fds, unsigned count, struct timespec *timeout),
@@ -208,6 +214,10 @@ PR_RAW long sys_getppid(void) { return pr_sys(SYS_getppid, 0, 0, 0, 0, 0, 0); }
 /* signals */
 PR_CALL(rt_sigprocmask, (int how, const uint64_t *set, uint64_t *old), how, set, old, 8)
 PR_CALL(rt_sigaction, (int number, const struct pr_kernel_sigaction *action), number, action, 0, 8)
+PR_RAW long sys_rt_sigaction_get(int number, struct pr_kernel_sigaction *action)
+{
+    return pr_sys(SYS_rt_sigaction, number, 0, (long)action, 8, 0, 0);
+}
 
 /* state and identity of the child */
 PR_CALL(chdir, (const char *path), path)
@@ -225,6 +235,7 @@ PR_CALL(setresgid, (uint32_t real, uint32_t effective, uint32_t saved), real, ef
 PR_CALL(setgroups, (size_t count, const uint32_t *groups), count, groups)
 PR_CALL(nanosleep, (const struct timespec *pause), pause, 0)
 
+PR_CALL(eventfd2, (unsigned count, int flags), count, flags)
 PR_CALL(timerfd_create, (int clock, int flags), clock, flags)
 PR_CALL(timerfd_settime, (int fd, int flags, const struct itimerspec *when), fd, flags, when, 0)
 

@@ -25,10 +25,12 @@ static const char *const texts[] = {
     [PR_STAGE_DEATH_SIGNAL] = "parent death signal",
     [PR_STAGE_EXEC] = "exec",
     [PR_STAGE_STOPPED] = "stopped before exec",
+    [PR_STAGE_WATCH] = "watch",
     [PR_STAGE_PTY_OPEN] = "open pty",
     [PR_STAGE_PTY_UNLOCK] = "unlock pty",
     [PR_STAGE_PTY_PEER] = "open pty slave",
     [PR_STAGE_PTY_SIZE] = "pty window size",
+    [PR_STAGE_CANCELLED] = "cancelled before it began",
 };
 
 _Static_assert(sizeof texts / sizeof *texts == PR_STAGE_COUNT, "every stage has its text");

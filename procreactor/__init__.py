@@ -2,14 +2,33 @@
 
 Twisted's process API lives under ``procreactor.internet``; what is here is the vocabulary that
 every face of the package shares. Importing this package makes no system call that an ordinary
-import would not make: the kernel is asked at the first spawn.
+import would not make: the kernel is asked at the first spawn. Nor does it import what is not asked
+for: the names below are fetched when they are first used, because a program pays for an import at
+every start, and most want one face only.
 """
 
 from __future__ import annotations
 
-from procreactor.errors import SpawnError
-from procreactor.model import ExitStatus, ResourceUsage
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from procreactor.errors import SpawnError
+    from procreactor.model import ExitStatus, ResourceUsage
 
 __all__ = ["ExitStatus", "ResourceUsage", "SpawnError", "__version__"]
 
 __version__ = "0.1.0"
+
+if not TYPE_CHECKING:  # or every name would be an attribute to a type checker
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from procreactor.errors import SpawnError
+        from procreactor.model import ExitStatus, ResourceUsage
+
+        globals().update(ExitStatus=ExitStatus, ResourceUsage=ResourceUsage, SpawnError=SpawnError)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

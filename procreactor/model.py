@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 __all__ = [
     "END",
@@ -85,11 +85,12 @@ class RlimitSetting:
     hard: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SpawnSpec:
     """A request to start one child: checked, complete, and free of policy.
 
-    Strings are bytes without NUL, as the kernel takes them.
+    Strings are bytes without NUL, as the kernel takes them. Not to be changed once made; not
+    frozen, because that would double the cost of making one, and one is made per spawn.
     """
 
     candidates: Sequence[bytes]
@@ -124,9 +125,11 @@ class SpawnSpec:
     """The bare name that the candidates were made of by a PATH search; None without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceUsage:
-    """What the kernel accounted to one reaped child and its own reaped children (getrusage(2))."""
+class ResourceUsage(NamedTuple):
+    """What the kernel accounted to one reaped child and its own reaped children (getrusage(2)).
+
+    A tuple because one is made per child, and a frozen dataclass costs four times as much to make.
+    """
 
     user_s: float = 0.0
     system_s: float = 0.0
@@ -139,8 +142,7 @@ class ResourceUsage:
     involuntary_switches: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(NamedTuple):
     """How one child ended.
 
     Exactly one of *code* and *signal* is set; both are None when other code in this process took
@@ -154,7 +156,7 @@ class ExitStatus:
     raw: int | None = None
     """The status word of wait(2), or None when it was lost."""
 
-    usage: ResourceUsage = field(default_factory=ResourceUsage)
+    usage: ResourceUsage = ResourceUsage()
 
     @property
     def ok(self) -> bool:

@@ -14,11 +14,13 @@ from cffi import FFI
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 SOURCES = (
     "spawn.c",
+    "spawner.c",
     "child.c",
     "fdplan.c",
     "ladder.c",
     "slots.c",
     "reap.c",
+    "gather.c",
     "pty.c",
     "timer.c",
     "text.c",
@@ -32,7 +34,10 @@ COMPILE_ARGS = (
     "-fvisibility=hidden",
     "-fno-stack-protector",
     "-fno-strict-aliasing",
+    "-pthread",
 )
+# The threads of spawner.c; until glibc 2.34 they were in a library of their own.
+LINK_ARGS = ("-pthread",)
 
 
 def read_declarations() -> str:
@@ -51,6 +56,7 @@ ffibuilder.set_source(
     include_dirs=["csrc"],
     depends=[os.path.join("csrc", path.name) for path in sorted(CSRC.glob("*.h"))],
     extra_compile_args=[*COMPILE_ARGS, *os.environ.get("PROCREACTOR_CFLAGS", "").split()],
+    extra_link_args=list(LINK_ARGS),
 )
 
 if __name__ == "__main__":

@@ -12,17 +12,30 @@ Rules of the room:
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # no stub; signal's own wrapper is ten times slower
+import errno
 import os
-from collections.abc import Sequence
+import signal
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from procreactor._core import ffi, lib
-from procreactor.errors import spawn_error
-from procreactor.model import ExitStatus, ResourceUsage, SpawnSpec
+from procreactor.errors import SpawnError, spawn_error
+from procreactor.model import ExitStatus, Redirect, ResourceUsage, SpawnSpec
 
 __all__ = [
+    "GATHERED_ALL_0",
+    "GATHERED_ALL_1",
+    "GATHERED_DATA",
+    "GATHERED_EXIT",
+    "Gather",
+    "GatherBuffer",
     "SpawnCall",
+    "SpawnerThreads",
     "disable",
+    "drop",
     "feature_names",
     "features",
     "open_pty",
@@ -52,21 +65,41 @@ _LAUNCHER = ffi.new("char[]", _launcher_path) if os.access(_launcher_path, os.X_
 _CLD_EXITED = 1
 _CLD_DUMPED = 3
 
+# Constants of the module are looked up by cffi, which costs more than a global.
+_IDENTITY = lib.PR_FLAG_IDENTITY
+_UMASK = lib.PR_FLAG_UMASK
+_SESSION = lib.PR_FLAG_SESSION
+_GROUP = lib.PR_FLAG_GROUP
+_SIGMASK = lib.PR_FLAG_SIGMASK
+_NO_NEW_PRIVS = lib.PR_FLAG_NO_NEW_PRIVS
+_WATCH = lib.PR_FLAG_WATCH
+_IGNORED = lib.PR_FLAG_IGNORED
+
+# struct pr_exit, read in one step: two ints, then nine 64-bit counts in the order of ResourceUsage.
+_EXIT = struct.Struct("=ii9q")
+
 
 class SpawnCall:
     """One call of `spawn`: owns what it made until the attributes have been taken over.
 
     ``pid`` and ``pidfd`` are -1 before the call and after a failed one; ``ours`` holds our end of
-    each redirect's pipe, -1 for a redirect that is no pipe; ``mode`` has the features used.
+    each redirect's pipe, -1 for a redirect that is no pipe; ``mode`` has the features used. With
+    an ``epoll_fd``, that set watches ``ours`` and ``pidfd``: read ends and pidfd for EPOLLIN.
     """
 
-    __slots__ = ("_ours", "_result", "_size")
+    __slots__ = ("_ours", "_result", "_size", "epoll_fd")
 
-    def __init__(self, redirects: int) -> None:
+    def __init__(self, redirects: int, epoll_fd: int = -1) -> None:
         self._size = redirects
         self._ours = ffi.new("int[]", [-1] * redirects)
+        self.epoll_fd = epoll_fd
         self._result = ffi.new("struct pr_result *")
         self._result.pid = self._result.pidfd = -1
+
+    def made(self) -> tuple[int, int, list[int]]:
+        """Return pid, pidfd and ours in one go, after a start that succeeded."""
+        result = self._result
+        return result.pid, result.pidfd, ffi.unpack(self._ours, self._size)
 
     @property
     def pid(self) -> int:
@@ -83,6 +116,13 @@ class SpawnCall:
         """Our pipe ends, in the order of the redirects."""
         return ffi.unpack(self._ours, self._size)
 
+    def error(self, spec: SpawnSpec) -> SpawnError | None:
+        """Why the start failed, or None when it did not."""
+        result = self._result
+        if not result.error:
+            return None
+        return _spawn_error(spec, result.stage, result.error, result.index)
+
     @property
     def mode(self) -> frozenset[str]:
         """The names of the features that this spawn used."""
@@ -93,35 +133,135 @@ def _pack(strings: Sequence[bytes]) -> bytes:
     return b"\0".join(strings) + b"\0" if strings else b""
 
 
+class _IgnoredSignals:
+    """Which signals this process may ignore, so that a child has to set no others to default.
+
+    What the kernel said when a loop was made, what Python's own table says now, and the two that
+    CPython ignores at its start: a child that resets all 62 takes a tenth longer to start. What is
+    missed is a signal that C code begins to ignore behind Python's back after the last loop was
+    made. (Twisted asks the table alone; subprocess resets the two.)
+    """
+
+    _NUMBERS = range(1, 65)
+    _ALWAYS = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
+
+    def __init__(self) -> None:
+        self._by_kernel = 0
+        self._table: tuple[object, ...] = ()
+        self.mask = 0
+
+    def learn(self) -> None:
+        """Ask the kernel."""
+        self._by_kernel = lib.pr_ignored_signals() | self._ALWAYS
+        self._table = ()
+
+    def now(self) -> int:
+        """Return the mask, bit n-1 for signal n."""
+        if not self._by_kernel:
+            self.learn()
+        # The table's handlers, as objects: unchanged ones are compared by identity.
+        table = tuple(map(_signal.getsignal, self._NUMBERS))
+        if table != self._table:
+            self.mask = self._by_kernel
+            for number, handler in zip(self._NUMBERS, table, strict=True):
+                if isinstance(handler, int) and handler == signal.SIG_IGN:
+                    self.mask |= 1 << (number - 1)
+            self._table = table
+        return self.mask
+
+
+_ignored_signals = _IgnoredSignals()
+
+
+class _Packed:
+    """The C form of the last tuple of a kind, for as long as the same tuple comes again.
+
+    Most spawns of a program share their environment and their fd map, and packing an environment
+    costs more than all the rest of the request. A tuple of bytes cannot change, so identity is
+    enough, and as it is held here its address cannot become another's. Threads may race: each
+    reads or replaces a whole entry.
+    """
+
+    __slots__ = ("_entry", "_pack")
+
+    def __init__(self, pack: Callable[[Any], Any]) -> None:
+        self._pack = pack
+        self._entry: tuple[object, Any] = (None, None)
+
+    def get(self, values: Sequence[Any]) -> Any:
+        entry = self._entry
+        if entry[0] is values:
+            return entry[1]
+        packed = self._pack(values)
+        if type(values) is tuple:
+            self._entry = (values, packed)
+        return packed
+
+
+def _pack_env(env: Sequence[bytes]) -> tuple[Any, int, int]:
+    block = _pack(env)
+    return ffi.from_buffer("char[]", block), len(block), len(env)
+
+
+def _pack_redirects(redirects: Sequence[Redirect]) -> tuple[Any, Any, int]:
+    return (
+        ffi.new("int[]", [redirect.child_fd for redirect in redirects]),
+        ffi.new("int[]", [int(redirect.source) for redirect in redirects]),
+        len(redirects),
+    )
+
+
+_envs = _Packed(_pack_env)
+_redirects = _Packed(_pack_redirects)
+
+
 def spawn(spec: SpawnSpec, call: SpawnCall) -> None:
     """Start the child of *spec*; what was made is in *call*.
 
     Raises SpawnError with nothing left open. Blocks for as long as the kernel needs to exec.
     """
+    # What the request points to is referred to by a local name until the end.
+    request, kept = _prepare(spec, call)
+    if lib.pr_spawn(request, call._result, call._ours) < 0:
+        raise call.error(spec) or AssertionError("a failed spawn has an errno")
+    del request, kept
+
+
+def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, object]:
+    """Return the request for *spec*, and what is to live as long as the C core borrows it."""
     request = ffi.new("struct pr_request *")
-    blocks = [_pack(strings) for strings in (spec.candidates, spec.argv, spec.env)]
-    buffers = [ffi.from_buffer("char[]", block) for block in blocks]
-    counts = (len(spec.candidates), len(spec.argv), len(spec.env))
-    fields = (request.candidates, request.argv, request.env)
-    for field, block, buffer, count in zip(fields, blocks, buffers, counts, strict=True):
-        field.bytes = buffer
-        field.size = len(block)
-        field.count = count
-    # Everything that the request points to lives until the end of this function.
-    kept = [
-        ffi.new("int[]", [redirect.child_fd for redirect in spec.redirects]),
-        ffi.new("int[]", [int(redirect.source) for redirect in spec.redirects]),
-    ]
-    request.child_fds, request.sources = kept
-    request.fd_count = len(spec.redirects)
+    candidates, argv = _pack(spec.candidates), _pack(spec.argv)
+    field = request.candidates
+    field.bytes = candidates_buffer = ffi.from_buffer("char[]", candidates)
+    field.size = len(candidates)
+    field.count = len(spec.candidates)
+    field = request.argv
+    field.bytes = argv_buffer = ffi.from_buffer("char[]", argv)
+    field.size = len(argv)
+    field.count = len(spec.argv)
+    field = request.env
+    env = _envs.get(spec.env)
+    field.bytes, field.size, field.count = env
+    redirects = _redirects.get(spec.redirects)
+    request.child_fds, request.sources, request.fd_count = redirects
+    request.launcher = _LAUNCHER
+    options = _fill_options(request, spec)
+    if call.epoll_fd >= 0:
+        request.epoll_fd = call.epoll_fd
+        request.flags |= _WATCH
+    return request, (candidates_buffer, argv_buffer, env, redirects, options)
+
+
+def _fill_options(request: Any, spec: SpawnSpec) -> list[Any]:
+    """Fill in what most spawns do without; return what the request then points to."""
+    kept: list[Any] = []
+    flags = 0
     if spec.cwd is not None:
         kept.append(ffi.new("char[]", spec.cwd))
         request.cwd = kept[-1]
-    request.launcher = _LAUNCHER
-    flags = 0
     if spec.identity is not None:
         kept.append(ffi.new("uint32_t[]", spec.identity.groups))
-        flags |= lib.PR_FLAG_IDENTITY
+        flags |= _IDENTITY
         request.uid = spec.identity.uid
         request.gid = spec.identity.gid
         request.groups = kept[-1]
@@ -132,35 +272,197 @@ def spawn(spec: SpawnSpec, call: SpawnCall) -> None:
         request.rlimits = kept[-1]
         request.rlimit_count = len(rows)
     if spec.umask is not None:
-        flags |= lib.PR_FLAG_UMASK
+        flags |= _UMASK
         request.umask = spec.umask
     if spec.new_session:
-        flags |= lib.PR_FLAG_SESSION
+        flags |= _SESSION
     if spec.process_group is not None:
-        flags |= lib.PR_FLAG_GROUP
+        flags |= _GROUP
         request.process_group = spec.process_group
     if spec.no_new_privileges:
-        flags |= lib.PR_FLAG_NO_NEW_PRIVS
+        flags |= _NO_NEW_PRIVS
     if spec.signal_mask is not None:
-        flags |= lib.PR_FLAG_SIGMASK
+        flags |= _SIGMASK
         request.signal_mask = sum(1 << (number - 1) for number in spec.signal_mask)
-    request.flags = flags
-    request.nice = spec.nice
+    request.flags = flags | _IGNORED
+    request.ignored_signals = _ignored_signals.now()
+    if spec.nice:
+        request.nice = spec.nice
     request.tty_fd = -1 if spec.controlling_tty_fd is None else spec.controlling_tty_fd
-    request.death_signal = spec.parent_death_signal
+    if spec.parent_death_signal:
+        request.death_signal = spec.parent_death_signal
     request.cgroup_fd = spec.cgroup_fd
-
-    if lib.pr_spawn(request, call._result, call._ours) < 0:
-        _raise_spawn_error(spec, call._result.stage, call._result.error, call._result.index)
+    return kept
 
 
-def _raise_spawn_error(spec: SpawnSpec, stage: int, error: int, index: int) -> None:
+class SpawnerThreads:
+    """The native threads of csrc/spawner.c, and the jobs that are with them.
+
+    A job is the caller's memory and stays here from `submit` until `take` has returned its token.
+    Not for use by two threads at once, but for `submit`. After os.fork the copy has none of the
+    threads: `abandon` it there.
+    """
+
+    __slots__ = ("_fd", "_handle", "_jobs", "_opened", "_tokens")
+
+    CAPACITY = 64
+
+    def __init__(self, threads: int) -> None:
+        self._opened = ffi.new("struct pr_spawner **")
+        self._jobs: dict[int, tuple[Any, ...]] = {}
+        self._tokens = ffi.new("uint64_t[]", self.CAPACITY)
+        code = lib.pr_spawner_open(threads, self._opened)
+        if code < 0:
+            raise OSError(-code, os.strerror(-code), "spawner threads")
+        self._handle = self._opened[0]
+        self._fd = int(lib.pr_spawner_fd(self._handle))
+
+    def fileno(self) -> int:
+        """An eventfd, readable while `take` has something to return that is not told elsewhere."""
+        return self._fd
+
+    def submit(self, token: int, spec: SpawnSpec, call: SpawnCall, epoll_fd: int, key: int) -> None:
+        """Let a thread start the child of *spec*; SpawnError when it cannot even be begun.
+
+        With a *key* the set *epoll_fd* then watches the pidfd, with *key* as the fd of its events,
+        and `fileno` does not tell of a success: the child's end will.
+        """
+        request, kept = _prepare(spec, call)
+        job = ffi.new("struct pr_job *")
+        job.request = request
+        job.result = call._result
+        job.ours = call._ours
+        job.token = token
+        if key:
+            job.key = key
+            job.epoll_fd = epoll_fd
+        self._jobs[token] = (job, request, kept, call)
+        if lib.pr_spawner_submit(self._handle, job) < 0:
+            del self._jobs[token]
+            raise call.error(spec) or AssertionError("a refused job has an errno")
+
+    def __contains__(self, token: int) -> bool:
+        """Whether a job was submitted under *token* and has not been taken."""
+        return token in self._jobs
+
+    def take(self) -> list[tuple[int, bool]]:
+        """Return (token, whether its pidfd is watched) of jobs that are done. Never blocks.
+
+        Their `SpawnCall`s say how they went. At most CAPACITY at a time.
+        """
+        count = lib.pr_spawner_take(self._handle, self._tokens, self.CAPACITY)
+        if not count:
+            return []
+        jobs = self._jobs
+        return [
+            (token, bool(jobs.pop(token)[0].watched)) for token in ffi.unpack(self._tokens, count)
+        ]
+
+    def close(self) -> None:
+        """Begin no more jobs; return when those begun are done and the threads have ended.
+
+        What had not begun fails with ECANCELED. `take` until it is empty, then `free`.
+        """
+        lib.pr_spawner_close(self._handle)
+
+    def free(self) -> None:
+        """Let go of everything, after `close` and the last `take`. Idempotent."""
+        handle, self._opened[0] = self._opened[0], ffi.NULL
+        self._handle = None
+        if handle:
+            lib.pr_spawner_free(handle)
+
+    def abandon(self) -> None:
+        """Close the copy's eventfd, in a forked copy of the process. Idempotent."""
+        handle, self._opened[0] = self._opened[0], ffi.NULL
+        self._handle = None
+        if handle:
+            os.close(self._fd)
+
+    def __del__(self) -> None:
+        """Of one that an interrupt left half made: it has no jobs, and nobody else can end it."""
+        if hasattr(self, "_opened") and self._opened[0]:
+            lib.pr_spawner_close(self._opened[0])
+            self.free()
+
+
+GATHERED_ALL_0: int = lib.PR_GATHERED_ALL_0
+GATHERED_ALL_1: int = lib.PR_GATHERED_ALL_1
+GATHERED_EXIT: int = lib.PR_GATHERED_EXIT
+GATHERED_DATA: int = lib.PR_GATHERED_DATA
+
+
+class GatherBuffer:
+    """Room for one `Gather.gather` at a time: *part_bytes* for each of the two streams."""
+
+    __slots__ = ("_buffer", "part_bytes")
+
+    def __init__(self, part_bytes: int) -> None:
+        self.part_bytes = part_bytes
+        self._buffer = ffi.new("char[]", 2 * part_bytes)
+
+    def copy(self, stream: int, size_bytes: int) -> bytes:
+        """Return the first *size_bytes* that were read of *stream*."""
+        begin = stream * self.part_bytes
+        return ffi.buffer(self._buffer)[begin : begin + size_bytes]
+
+
+class Gather:
+    """Two streams and the exit of one child in one epoll set (struct pr_gather).
+
+    Owns the fds it is given until it, or `close`, has closed them. -1 stands for none.
+    """
+
+    __slots__ = ("_gather",)
+
+    def __init__(self, epoll_fd: int, pid: int, pidfd: int, out_fd: int, err_fd: int) -> None:
+        gather = self._gather = ffi.new("struct pr_gather *")
+        gather.epoll_fd = epoll_fd
+        gather.pid = pid
+        gather.pidfd = pidfd
+        gather.out_fds = (out_fd, err_fd)
+
+    def watch(self, with_pidfd: bool) -> None:
+        """Have the epoll set watch the streams; OSError (ENOSPC, ENOMEM) leaves none watched."""
+        code = lib.pr_gather_watch(self._gather, with_pidfd)
+        if code < 0:
+            raise OSError(-code, os.strerror(-code), "epoll watch")
+
+    def gather(self, buffer: GatherBuffer) -> int:
+        """Read and reap what there is; return a set of the GATHERED bits. Never blocks."""
+        told: int = lib.pr_gather(self._gather, buffer._buffer, buffer.part_bytes)
+        if told < 0:
+            raise OSError(-told, os.strerror(-told))
+        return told
+
+    def data(self, buffer: GatherBuffer) -> tuple[bytes, bytes]:
+        """What the last `gather` has read, once it told GATHERED_DATA."""
+        first, second = self._gather.sizes
+        return buffer.copy(0, first), buffer.copy(1, second)
+
+    def status(self) -> ExitStatus:
+        """How the child ended, once GATHERED_EXIT was told."""
+        return _translate_exit(*_EXIT.unpack(ffi.buffer(self._gather, _EXIT.size)))
+
+    def close(self) -> None:
+        """Close what is still open; the child is not reaped by it. Idempotent."""
+        lib.pr_gather_close(self._gather)
+
+
+_WATCH_HINTS = {
+    errno.ENOSPC: "this user's loops watch as many fds as they may (fs.epoll.max_user_watches)"
+}
+
+
+def _spawn_error(spec: SpawnSpec, stage: int, error: int, index: int) -> SpawnError:
     filename: bytes | None = spec.candidates[0] if spec.candidates else None
     hint = ""
     if stage == lib.PR_STAGE_EXEC:
         filename = spec.candidates[max(index, 0)]
     elif stage == lib.PR_STAGE_CHDIR:
         filename = spec.cwd
+    elif stage == lib.PR_STAGE_WATCH:
+        hint = _WATCH_HINTS.get(error, "")
     elif stage in (lib.PR_STAGE_DUP, lib.PR_STAGE_PIPE) and index >= 0:
         redirect = spec.redirects[index]
         if not redirect.is_pipe:
@@ -170,7 +472,11 @@ def _raise_spawn_error(spec: SpawnSpec, stage: int, error: int, index: int) -> N
         hint = f"resource {limit.resource} to {limit.soft}:{limit.hard}"
     elif stage == lib.PR_STAGE_STOPPED:
         hint = "the target user stopped it before it had become the program; it was killed"
-    raise spawn_error(error, stage_text(stage), filename, hint)
+    return spawn_error(error, stage_text(stage), filename, hint)
+
+
+drop = lib.pr_drop
+"""``drop(epoll_fd, fd)``: take *fd*, of the caller, out of the epoll set, and close it."""
 
 
 def reap(pidfd: int, pid: int) -> ExitStatus | None:
@@ -182,27 +488,17 @@ def reap(pidfd: int, pid: int) -> ExitStatus | None:
     code = lib.pr_reap(pidfd, pid, exit_)
     if code < 0:
         raise OSError(-code, os.strerror(-code))
-    return _translate_exit(exit_) if code else None
+    return _translate_exit(*_EXIT.unpack(ffi.buffer(exit_))) if code else None
 
 
-def _translate_exit(exit_: object) -> ExitStatus:
-    raw: int | None
-    code, status = exit_.code, exit_.status  # type: ignore[attr-defined]  # a cffi struct
-    usage = ResourceUsage(
-        user_s=exit_.user_us / 1e6,  # type: ignore[attr-defined]
-        system_s=exit_.system_us / 1e6,  # type: ignore[attr-defined]
-        max_rss_bytes=exit_.max_rss_kib * 1024,  # type: ignore[attr-defined]
-        minor_faults=exit_.minor_faults,  # type: ignore[attr-defined]
-        major_faults=exit_.major_faults,  # type: ignore[attr-defined]
-        block_reads=exit_.block_reads,  # type: ignore[attr-defined]
-        block_writes=exit_.block_writes,  # type: ignore[attr-defined]
-        voluntary_switches=exit_.voluntary_switches,  # type: ignore[attr-defined]
-        involuntary_switches=exit_.involuntary_switches,  # type: ignore[attr-defined]
-    )
+def _translate_exit(
+    code: int, status: int, user_us: int, system_us: int, max_rss_kib: int, *counts: int
+) -> ExitStatus:
+    usage = ResourceUsage(user_us / 1e6, system_us / 1e6, max_rss_kib * 1024, *counts)
+    if code == _CLD_EXITED:
+        return ExitStatus(status, None, False, status << 8, usage)
     if code == 0:
         return ExitStatus(usage=usage)
-    if code == _CLD_EXITED:
-        return ExitStatus(code=status, raw=status << 8, usage=usage)
     dumped = code == _CLD_DUMPED
     raw = status | 0x80 if dumped else status
     return ExitStatus(signal=status, core_dumped=dumped, raw=raw, usage=usage)
@@ -249,8 +545,12 @@ def set_timer(fd: int, deadline_ns: int) -> None:
 
 
 def reserve() -> None:
-    """Reserve low fd numbers as landing slots, once; the earlier, the flatter (csrc/slots.c)."""
+    """Reserve low fd numbers as landing slots, once; the earlier, the flatter (csrc/slots.c).
+
+    And learn which signals are ignored, each time (`_IgnoredSignals`).
+    """
     lib.pr_reserve()
+    _ignored_signals.learn()
 
 
 def disable(names: Sequence[str]) -> None:

@@ -11,9 +11,10 @@ CONTRIBUTING.md, Decisions, or additions:
   writeSequence takes any iterable.
 - Beyond Twisted: `pidfd`, `rusage`, and the keyword arguments of spawnProcess after childFDs.
 
-Exceptions of the user's protocol are caught here, in `ChildTransport._tell` and `Process.on_data`,
-and nowhere else. They are logged; after one from childDataReceived that pipe is closed, as in
-Twisted. Methods are looked up at each call, because programs assign them on instances.
+Exceptions of the user's protocol are caught here, in `ChildTransport._tell`, `Process.on_data` and
+`Process.on_pipe_lost`, and nowhere else. They are logged; after one from childDataReceived that
+pipe is closed, as in Twisted. Methods are looked up at each call, because programs assign them on
+instances.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from procreactor.python.failure import Failure
 from procreactor.transport.outbox import BytesLike
 from procreactor.transport.process import ChildProcess, TerminalChild
 from procreactor.transport.request import plan_signal
+from procreactor.transport.writer import StreamWriter
 
 __all__ = ["ChildTransport", "PTYProcess", "Process"]
 
@@ -58,7 +60,7 @@ class ChildTransport:
     def __init__(self, proto: Any, on_over: Callable[[ChildTransport], object]) -> None:
         self.proto = proto
         self._on_over = on_over
-        self._gate: ProducerGate | None = None
+        self._gate: ProducerGate | None = None  # made for the first producer
 
     def connect(self) -> None:
         """Give the user's protocol this transport: connectionMade has been called."""
@@ -96,14 +98,20 @@ class ChildTransport:
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let *producer* feed the child's standard input; stopped at once when there is none."""
         if self._gate is None:
-            producer.stopProducing()
-        else:
-            self._gate.register(producer, streaming)
+            writer = self._standard_input()
+            if writer is None:
+                producer.stopProducing()
+                return
+            self._gate = ProducerGate(writer)
+        self._gate.register(producer, streaming)
 
     def unregisterProducer(self) -> None:
         """The producer has no more."""
         if self._gate is not None:
             self._gate.unregister()
+
+    def _standard_input(self) -> StreamWriter | None:
+        raise NotImplementedError
 
     def _stop_producer(self) -> None:
         if self._gate is not None:
@@ -156,8 +164,9 @@ class Process(ChildTransport):
     def start(self, spec: SpawnSpec) -> None:
         """Run the program of *spec*; SpawnError leaves nothing behind."""
         self._child.start(spec)
-        writer = self._child.writer(0)
-        self._gate = ProducerGate(writer) if writer else None
+
+    def _standard_input(self) -> StreamWriter | None:
+        return self._child.writer(0)
 
     @property
     def pipes(self) -> Mapping[int, Any]:
@@ -229,9 +238,13 @@ class Process(ChildTransport):
 
     def on_pipe_lost(self, child_fd: int) -> None:
         """A pipe is closed."""
-        if child_fd == 0:
+        if child_fd == 0 and self._gate is not None:
             self._stop_producer()
-        self._tell("childConnectionLost", child_fd)
+        if self.proto is not None:
+            try:
+                self.proto.childConnectionLost(child_fd)
+            except BaseException:
+                report_callback_error(f"{type(self.proto).__name__}.childConnectionLost")
 
 
 class PTYProcess(ChildTransport):
@@ -249,8 +262,9 @@ class PTYProcess(ChildTransport):
     def start(self, spec: SpawnSpec, pty: PtyPair) -> None:
         """Run the program of *spec* on *pty*, which is taken over on success only."""
         self._child.start(spec, pty)
-        if self._child.writer is not None:
-            self._gate = ProducerGate(self._child.writer)
+
+    def _standard_input(self) -> StreamWriter | None:
+        return self._child.writer
 
     def fileno(self) -> int:
         """Our end of the terminal; -1 once it is closed."""

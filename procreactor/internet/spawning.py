@@ -12,8 +12,9 @@ import difflib
 import inspect
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from procreactor.errors import SpawnError, spawn_error
@@ -21,11 +22,11 @@ from procreactor.internet.process import ChildTransport, Process, PTYProcess
 from procreactor.kernel.ptys import PtyPair, open_pty
 from procreactor.kernel.users import resolve_identity
 from procreactor.loop.eventloop import EventLoop
-from procreactor.model import SpawnSpec
+from procreactor.model import Redirect, SpawnSpec
+from procreactor.transport import environments
 from procreactor.transport.redirects import plan_redirects
 from procreactor.transport.request import (
     encode_argv,
-    encode_env,
     encode_path,
     find_candidates,
     plan_int,
@@ -60,27 +61,30 @@ def spawn_process(
     The arguments after *on_over* are those of `ReactorBase.spawnProcess`. TypeError and ValueError
     come before any system call; SpawnError leaves no child, no fd and no callback.
     """
-    _check_extras(extras)
+    if extras:
+        _check_extras(extras)
     redirects = plan_redirects(childFDs, bool(usePTY))
     user_pty = _check_pty(usePTY, extras.get("windowSize"))
-    _check_protocol(processProtocol, bool(usePTY) or any(row.is_pipe for row in redirects))
+    if processProtocol is None:
+        _check_need_of_protocol(bool(usePTY) or any(row.is_pipe for row in redirects))
     _check_ids(uid, gid)
-    spec = SpawnSpec(
-        **_plan_program(executable, args, env, path),
-        **_plan_options(extras, bool(usePTY)),
-        redirects=redirects,
-    )
+    spec = _plan_program(executable, args, env, path, redirects)
+    if extras:
+        spec = dataclasses.replace(spec, **_plan_options(extras, bool(usePTY)))
+    if uid is not None or gid is not None:
+        spec.identity = resolve_identity(uid, gid)
     transport: Process | PTYProcess
-    with _cgroup(extras.get("cgroup")) as cgroup_fd:
-        if cgroup_fd >= 0 or uid is not None or gid is not None:
-            identity = resolve_identity(uid, gid)
-            spec = dataclasses.replace(spec, cgroup_fd=cgroup_fd, identity=identity)
-        if usePTY:
-            transport = PTYProcess(loop, processProtocol, on_over)
-            _start_on_pty(transport, spec, user_pty, extras.get("windowSize"))
-        else:
-            transport = Process(loop, processProtocol, on_over)
-            transport.start(spec)
+    if usePTY:
+        transport = PTYProcess(loop, processProtocol, on_over)
+        start = partial(_start_on_pty, transport, spec, user_pty, extras.get("windowSize"))
+    else:
+        transport = Process(loop, processProtocol, on_over)
+        start = partial(transport.start, spec)
+    if extras.get("cgroup") is None:
+        start()
+    else:
+        with _cgroup(extras["cgroup"]) as spec.cgroup_fd:
+            start()
     on_start(transport)
     transport.connect()
     return transport
@@ -128,8 +132,8 @@ def _check_pty(usePTY: Any, windowSize: Any) -> PtyPair | None:
     )
 
 
-def _check_protocol(protocol: object, has_pipes: bool) -> None:
-    if protocol is None and has_pipes:
+def _check_need_of_protocol(has_pipes: bool) -> None:
+    if has_pipes:
         raise TypeError(
             "processProtocol may be None only when childFDs maps no pipe and there is no terminal"
         )
@@ -141,20 +145,18 @@ def _check_ids(uid: object, gid: object) -> None:
             plan_int(value, what, 0, _ID_MAX)
 
 
-def _plan_program(executable: object, args: object, env: object, path: object) -> dict[str, Any]:
-    parent_env = os.environb
+def _plan_program(
+    executable: object, args: object, env: object, path: object, redirects: Sequence[Redirect]
+) -> SpawnSpec:
     program = encode_path(executable, "executable")
     argv = encode_argv(args, program, "args")
-    child_env = encode_env(env, parent_env, "env")
+    child_env, block = environments.plan(env, "env")
     cwd = encode_path(path, "path") if path is not None else b""
-    candidates = find_candidates(program, child_env, parent_env)
-    return {
-        "candidates": candidates,
-        "searched_name": program if candidates != [program] else None,
-        "argv": argv,
-        "env": [name + b"=" + value for name, value in child_env.items()],
-        "cwd": cwd or None,
-    }
+    candidates = find_candidates(program, child_env, os.environb)
+    spec = SpawnSpec(candidates, argv, block, redirects, cwd or None)
+    if candidates != [program]:
+        spec.searched_name = program
+    return spec
 
 
 def _plan_options(extras: Mapping[str, Any], on_terminal: bool) -> dict[str, Any]:

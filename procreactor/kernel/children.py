@@ -21,6 +21,8 @@ import errno
 import os
 import signal
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
@@ -42,6 +44,24 @@ class _Ladder:
             cls.applied = True
 
 
+class _Process:
+    """This process, told from its forked copies without a system call per question."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+
+_this_process = _Process()
+
+
+def _become_another_process() -> None:
+    global _this_process
+    _this_process = _Process()
+
+
+os.register_at_fork(after_in_child=_become_another_process)
+
+
 def in_use() -> frozenset[str]:
     """Return the kernel features in use; asks the kernel if no spawn has yet."""
     _Ladder.apply()
@@ -57,10 +77,10 @@ class Child:
 
     __slots__ = ("_call", "_exit_fd", "_owner", "ours", "pid", "pidfd")
 
-    def __init__(self, spec: SpawnSpec) -> None:
+    def __init__(self, spec: SpawnSpec, epoll_fd: int = -1) -> None:
         self._exit_fd = -1  # first: an interrupt may leave the object half made
-        self._owner = os.getpid()
-        self._call = binding.SpawnCall(len(spec.redirects))
+        self._owner = _this_process
+        self._call = binding.SpawnCall(len(spec.redirects), epoll_fd)
         self.pid = -1
         self.pidfd = -1
         self.ours: list[int] = []
@@ -74,14 +94,43 @@ class Child:
         _Ladder.apply()
         try:
             binding.spawn(spec, self._call)
-            self.pidfd = self._call.pidfd
-            self._exit_fd = self.pidfd if self.pidfd >= 0 else _watch_by_thread(self._call.pid)
+            self._take_over()
         except SpawnError as error:
             self.abandon()
             _explain(error, spec)
             raise
-        self.ours = self._call.ours
-        self.pid = self._call.pid
+
+    def submit(
+        self,
+        threads: binding.SpawnerThreads,
+        token: int,
+        spec: SpawnSpec,
+        epoll_fd: int = -1,
+        key: int = 0,
+    ) -> None:
+        """Let one of *threads* do what `start` does; once it has taken *token*, call `complete`.
+
+        *epoll_fd* and *key* as for `SpawnerThreads.submit`. SpawnError when it is refused at once.
+        """
+        _Ladder.apply()
+        threads.submit(token, spec, self._call, epoll_fd, key)
+
+    def complete(self, spec: SpawnSpec) -> None:
+        """Take over what the spawn has made: pid, pidfd and ours are set.
+
+        Raises SpawnError with nothing left open when it has failed.
+        """
+        error = self._call.error(spec)
+        if error is not None:
+            _explain(error, spec)
+            raise error
+        self._take_over()
+
+    def _take_over(self) -> None:
+        pid, self.pidfd, ours = self._call.made()
+        self._exit_fd = self.pidfd if self.pidfd >= 0 else _watch_by_thread(pid)
+        self.ours = ours
+        self.pid = pid
 
     def abandon(self) -> None:
         """Kill and reap what `start` may have made, and close all fds, as if it had not been.
@@ -93,14 +142,14 @@ class Child:
             return
         for fd in call.ours:
             if fd >= 0:
-                os.close(fd)
+                binding.drop(call.epoll_fd, fd)
         self.pid, self.pidfd = call.pid, call.pidfd
         try:
             binding.send_signal(self.pidfd, self.pid, signal.SIGKILL)
         except OSError:
             pass  # gone by itself
         binding.wait_exit(self.pid)
-        self.try_reap()
+        self.try_reap(partial(binding.drop, call.epoll_fd))
 
     @property
     def mode(self) -> frozenset[str]:
@@ -112,12 +161,17 @@ class Child:
         """The fd that is readable once the child has ended; -1 after the reaping."""
         return self._exit_fd
 
-    def try_reap(self) -> ExitStatus | None:
-        """Return how the child ended, or None while it has not; then its fds are closed."""
+    @property
+    def exit_is_watched(self) -> bool:
+        """Whether the start put `exit_fd` into the epoll set."""
+        return self._call.epoll_fd >= 0 and self._exit_fd == self.pidfd
+
+    def try_reap(self, close: Callable[[int], object] = os.close) -> ExitStatus | None:
+        """Return how the child ended, its fds closed by *close*; or None while it has not ended."""
         self._check_owner()
         status = binding.reap(self.pidfd, self.pid)
         if status is not None:
-            self.close()
+            self.close(close)
             self.pid = -1
         return status
 
@@ -128,21 +182,32 @@ class Child:
             raise ProcessLookupError(errno.ESRCH, "the child has been reaped")
         binding.send_signal(self.pidfd, self.pid, number)
 
-    def close(self) -> None:
+    def wait_exit(self) -> None:
+        """Return when the child has ended; it is still to be reaped. Blocks."""
+        binding.wait_exit(self.pid)
+
+    def close(self, close: Callable[[int], object] = os.close) -> None:
         """Let go of the child's fds. The child itself runs on, unwatched; idempotent."""
-        for fd in {self.pidfd, self._exit_fd}:
-            if fd >= 0:
-                os.close(fd)
+        pidfd, exit_fd = self.pidfd, self._exit_fd
         self.pidfd = self._exit_fd = -1
+        if pidfd >= 0:
+            close(pidfd)
+        if exit_fd >= 0 and exit_fd != pidfd:
+            close(exit_fd)
+
+    def forget(self) -> None:
+        """Others have reaped the child, and closed its pidfd."""
+        self.pid = self.pidfd = self._exit_fd = -1
 
     def __del__(self) -> None:
-        if self._exit_fd >= 0 and self._owner == os.getpid():
+        if getattr(self, "_exit_fd", -1) >= 0 and self._owner is _this_process:
             self.close()
 
     def _check_owner(self) -> None:
-        if self._owner != os.getpid():
+        if self._owner is not _this_process:
             raise ChildProcessError(
-                errno.ECHILD, f"pid {self.pid} is a child of process {self._owner}, not of this one"
+                errno.ECHILD,
+                f"pid {self.pid} is a child of process {self._owner.pid}, not of this one",
             )
 
 

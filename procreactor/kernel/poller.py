@@ -21,6 +21,8 @@ from __future__ import annotations
 import os
 import select
 
+from procreactor.core import binding
+
 __all__ = ["ERROR", "HANGUP", "READ", "WRITE", "Poller"]
 
 READ = select.EPOLLIN
@@ -36,6 +38,7 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._epoll_fd = self._epoll.fileno()
         self._always_ready: dict[int, int] = {}
         self._ready_fd = -1  # in the set and readable while one of those is wanted
 
@@ -63,13 +66,19 @@ class Poller:
 
     def remove(self, fd: int) -> None:
         """Watch *fd* no longer. Call before closing it; one that was closed first is let go."""
-        if self._always_ready.pop(fd, None) is not None:
+        if self._always_ready and self._always_ready.pop(fd, None) is not None:
             self._show_readiness()
             return
         try:
             self._epoll.unregister(fd)
         except (FileNotFoundError, ValueError, OSError):
             pass  # closed by its owner, which took it out of the set as well
+
+    def drop(self, fd: int) -> None:
+        """Watch *fd*, of the caller, no longer, and close it: `remove` and close in one step."""
+        if self._always_ready and self._always_ready.pop(fd, None) is not None:
+            self._show_readiness()
+        binding.drop(self._epoll_fd, fd)
 
     def wait(self, timeout_s: float) -> list[tuple[int, int]]:
         """Return (fd, events) pairs that are ready; waits at most *timeout_s*, for ever if < 0.

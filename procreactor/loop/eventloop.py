@@ -59,17 +59,26 @@ class Watch:
         self.active = True
 
 
+_NOBODY = Watch(-1, lambda events: None, 0)
+_NOBODY.active = False
+
+
 class EventLoop:
     """Readiness and time for one thread."""
 
     def __init__(self) -> None:
         binding.reserve()  # before the program's own fds take the low numbers
         self._watches: dict[int, Watch] = {}
+        self._last_key = 0
         self._open()
         _open_loops.add(self)
 
     def _open(self) -> None:
         self._poller = Poller()
+        self._drop = self._poller.drop
+        self.epoll_fd = self._poller.fileno()
+        """The set into which others may put fds that they then `adopt`; not to be waited for."""
+
         self._wakeup = Wakeup()
         self._soon: deque[tuple[Callback, tuple[object, ...]]] = deque()
         self._timer_fd: TimerFd | None = None
@@ -84,13 +93,51 @@ class EventLoop:
         Hang-up and error are told too. FileExistsError when *fd* is watched already.
         """
         self._poller.add(fd, events)
-        stale = self._watches.get(fd)
-        if stale is not None:
+        watches = self._watches
+        if fd in watches:
             # Its file was closed unasked, or the number could not have been added: who unwatches it
             # later must not take this one out.
-            stale.active = False
-        watch = self._watches[fd] = Watch(fd, on_ready, events)
+            watches[fd].active = False
+        watch = watches[fd] = Watch(fd, on_ready, events)
         return watch
+
+    def adopt(self, fd: int, on_ready: Callable[[int], object], events: int) -> Watch:
+        """Do as `watch` does, for an *fd* that is in the set of `epoll_fd` already."""
+        watches = self._watches
+        if fd in watches:
+            watches[fd].active = False  # stale, as in `watch`
+        watch = watches[fd] = Watch(fd, on_ready, events)
+        return watch
+
+    def new_key(self) -> int:
+        """Return a number, below 0, to `adopt` in place of an fd that is not known yet.
+
+        Whoever puts the fd into the set of `epoll_fd` gives its events this number as their fd.
+        """
+        self._last_key -= 1
+        return self._last_key
+
+    def forget(self, fd: int) -> None:
+        """Tell the watch of *fd*, or of a key, no more; others see to the fd and the set.
+
+        Idempotent, for owners who clean up after an exception that came between two lines.
+        """
+        watch = self._watches.pop(fd, None)
+        if watch is not None:
+            watch.active = False
+
+    def withdraw(self, fd: int) -> None:
+        """Take *fd*, which has no watch of its own number, out of the set."""
+        self._poller.remove(fd)
+
+    def drop(self, fd: int) -> None:
+        """Close *fd*, which is the caller's, and tell its watch, if it has one, no more."""
+        watch = self._watches.pop(fd, None)
+        if watch is None:
+            os.close(fd)
+        else:
+            watch.active = False
+            self._drop(fd)
 
     def rewatch(self, watch: Watch, events: int) -> None:
         """Watch for *events* from now on; nothing when they are what they were."""
@@ -139,22 +186,21 @@ class EventLoop:
         called = self._run_calls() if self._soon else False
         if self.timers and self._run_timers():
             called = True
-        for watch, events in self._ready(0 if called else self._wait_s(timeout_s)):
+        ready = self._poller.wait(0 if called else self._wait_s(timeout_s))
+        watches = self._watches
+        for watch, events in [
+            (watches.get(fd) or self._stranger(fd), events) for fd, events in ready
+        ]:
             if watch.active:
                 try:
                     watch.on_ready(events)
                 except BaseException:
                     report_callback_error(_name(watch.on_ready))
 
-    def _ready(self, wait_s: float) -> list[tuple[Watch, int]]:
-        ready = []
-        for fd, events in self._poller.wait(wait_s):
-            watch = self._watches.get(fd)
-            if watch is not None:
-                ready.append((watch, events))
-            else:
-                self._poller.remove(fd)  # its owner closed and reopened it behind our back
-        return ready
+    def _stranger(self, fd: int) -> Watch:
+        """An event of an fd that nobody watches: its owner closed and reopened it unasked."""
+        self._poller.remove(fd)
+        return _NOBODY
 
     def _wait_s(self, timeout_s: float | None) -> float:
         if self._soon:

@@ -24,6 +24,8 @@ __all__ = ["TABLE", "Action", "Event", "ImpossibleEventError", "State", "start",
 class State(enum.Enum):
     """Which of the two, child and pipes, are over."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and the table is asked often
+
     RUNNING = "pipes open, not reaped"
     EXITED = "pipes open, reaped"
     DRAINED = "no pipes, not reaped"
@@ -32,6 +34,8 @@ class State(enum.Enum):
 
 class Event(enum.Enum):
     """What the transport saw."""
+
+    __hash__ = object.__hash__
 
     PIPE_CLOSED = "a pipe closed, others remain"
     LAST_PIPE_CLOSED = "the last pipe closed"

@@ -1,6 +1,6 @@
 """One child of the loop: its pipes, its queue, its end. Knows no name of Twisted's.
 
-How the parts meet (CONTRIBUTING.md, The four flows):
+How the parts meet (CONTRIBUTING.md, The flows):
 
 - `start` asks the kernel once. Until that has succeeded nothing is watched; when anything at all
   goes wrong on the way, one place undoes it.
@@ -61,6 +61,36 @@ class Observer(Protocol):
         """The child is reaped and all pipes are closed. Nothing is told after this."""
 
 
+class _Nobody:
+    """The observer of a child whose end has been told."""
+
+    def on_data(self, child_fd: int, data: bytes) -> None:
+        """Nothing."""
+
+    def on_pipe_lost(self, child_fd: int) -> None:
+        """Nothing."""
+
+    def on_exit(self, status: ExitStatus) -> None:
+        """Nothing."""
+
+    def on_end(self, status: ExitStatus) -> None:
+        """Nothing."""
+
+
+_NOBODY = _Nobody()
+_LOST = ExitStatus()
+
+# Members of an Enum are looked up through its metaclass, which is dear in the hottest lines.
+_TELL_PIPE = Action.TELL_PIPE
+_TELL_EXIT = Action.TELL_EXIT
+_ONLY_TELL_PIPE = (_TELL_PIPE,)
+_PIPE_CLOSED = Event.PIPE_CLOSED
+_REAPED = Event.REAPED
+_LAST_PIPE_CLOSED = Event.LAST_PIPE_CLOSED
+_WE_READ = PipeEnd.WE_READ
+_WE_WRITE = PipeEnd.WE_WRITE
+
+
 class _Life:
     """What children on pipes and children on a terminal share: a start, an exit, an end."""
 
@@ -98,8 +128,9 @@ class _Life:
             raise ProcessLookupError("the child has not been started")
         self._child.send_signal(number)
 
-    def _watch_exit(self, child: Child) -> None:
-        self._exit_watch = self._loop.watch(child.exit_fd, self._on_exit_ready, READ)
+    def _watch_exit(self, child: Child, by_start: bool = False) -> None:
+        watch = self._loop.adopt if by_start and child.exit_is_watched else self._loop.watch
+        self._exit_watch = watch(child.exit_fd, self._on_exit_ready, READ)
 
     def _unwatch_exit(self) -> None:
         if self._exit_watch is not None:
@@ -110,14 +141,14 @@ class _Life:
         child = self._child
         if child is None or child.pid < 0:
             return
-        # Out of the poller first: the reaping closes the fd.
-        self._unwatch_exit()
-        status = child.try_reap()
+        status = child.try_reap(self._loop.drop)
         if status is None:
+            self._unwatch_exit()
             self._loop.call_later(_LOOK_AGAIN_S, self._watch_exit_again)
             return
+        self._exit_watch = None
         self.status = status
-        self._step(Event.REAPED)
+        self._step(_REAPED)
 
     def _watch_exit_again(self) -> None:
         if self._child is not None and self._child.pid >= 0 and self._exit_watch is None:
@@ -125,23 +156,29 @@ class _Life:
 
     def _step(self, event: Event, child_fd: int = -1) -> None:
         self._state, actions = lifecycle.step(self._state, event)
-        for done, action in enumerate(actions, 1):
-            try:
-                self._tell(action, child_fd)
-            except (
-                BaseException
-            ):  # KeyboardInterrupt leaves the turn; what is due comes in the next
-                for rest in actions[done:]:
-                    self._loop.call_soon(self._tell, rest, child_fd)
-                raise
-
-    def _tell(self, action: Action, child_fd: int) -> None:
-        if action is Action.TELL_PIPE:
+        if actions == _ONLY_TELL_PIPE:  # three of a child's four events: nothing is due after it
             self._observer.on_pipe_lost(child_fd)
-        elif action is Action.TELL_EXIT:
-            self._observer.on_exit(self.status or ExitStatus())
         else:
-            self._observer.on_end(self.status or ExitStatus())
+            self._tell(actions, child_fd)
+
+    def _tell(self, actions: tuple[Action, ...], child_fd: int) -> None:
+        done = 0
+        try:
+            for action in actions:
+                done += 1
+                if action is _TELL_PIPE:
+                    self._observer.on_pipe_lost(child_fd)
+                elif action is _TELL_EXIT:
+                    self._observer.on_exit(self.status or _LOST)
+                else:
+                    # Let go of first: the two refer to each other, and children that end are many.
+                    observer, self._observer = self._observer, _NOBODY
+                    observer.on_end(self.status or _LOST)
+        except BaseException:
+            # KeyboardInterrupt leaves the turn; what is due comes in the next.
+            if actions[done:]:
+                self._loop.call_soon(self._tell, actions[done:], child_fd)
+            raise
 
 
 def _raise_refusal(error: BaseException, spec: SpawnSpec) -> None:
@@ -164,7 +201,7 @@ class ChildProcess(_Life):
 
         SpawnError, or any other exception, leaves no child, no fd and nothing watched.
         """
-        child = Child(spec)
+        child = Child(spec, self._loop.epoll_fd)
         try:
             child.start(spec)
             self._adopt(child, spec.redirects)
@@ -175,16 +212,15 @@ class ChildProcess(_Life):
             raise
 
     def _adopt(self, child: Child, redirects: Iterable[Redirect]) -> None:
+        loop, pipes, end_pipe, watch = self._loop, self.pipes, self._end_pipe, self._loop.adopt
+        on_data = self._observer.on_data
         for redirect, fd in zip(redirects, child.ours, strict=True):
-            if redirect.source == PipeEnd.WE_READ:
-                self.pipes[redirect.child_fd] = StreamReader(
-                    self._loop, fd, redirect.child_fd, self._observer.on_data, self._end_pipe
-                )
-            elif redirect.source == PipeEnd.WE_WRITE:
-                self.pipes[redirect.child_fd] = StreamWriter(
-                    self._loop, fd, redirect.child_fd, self._end_pipe
-                )
-        self._watch_exit(child)
+            source, child_fd = redirect.source, redirect.child_fd
+            if source == _WE_READ:
+                pipes[child_fd] = StreamReader(loop, fd, child_fd, on_data, end_pipe, watch)
+            elif source == _WE_WRITE:
+                pipes[child_fd] = StreamWriter(loop, fd, child_fd, end_pipe, watch)
+        self._watch_exit(child, by_start=True)
         self._state = lifecycle.start(len(self.pipes))
         self._child = child
 
@@ -243,9 +279,9 @@ class ChildProcess(_Life):
         pipe = self.pipes.pop(child_fd, None)
         if pipe is None:
             return
+        self._loop.drop(pipe.fileno())
         pipe.stop()
-        os.close(pipe.fileno())
-        self._step(Event.PIPE_CLOSED if self.pipes else Event.LAST_PIPE_CLOSED, child_fd)
+        self._step(_PIPE_CLOSED if self.pipes else _LAST_PIPE_CLOSED, child_fd)
 
 
 class TerminalChild(_Life):

@@ -35,16 +35,18 @@ __all__ = [
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Text = str | bytes
 
+_PATH_TYPES = (str, bytes, os.PathLike)
+
 _RLIMIT_MAX = (1 << 64) - 1
 _SIGNAL_MAX = 64
 
 
 def encode_path(value: object, what: str) -> bytes:
     """Return *value* as the kernel takes it; TypeError, or ValueError for NUL or bad text."""
-    if not isinstance(value, str | bytes | os.PathLike):
+    if not isinstance(value, _PATH_TYPES):
         raise TypeError(f"{what} must be str, bytes or a path, not {value!r}")
     try:
-        encoded = os.fsencode(value)
+        encoded = value if type(value) is bytes else os.fsencode(value)
     except UnicodeEncodeError as error:
         raise ValueError(f"{what} cannot be encoded for the file system: {error}") from error
     if b"\0" in encoded:
@@ -56,10 +58,18 @@ def encode_argv(args: object, program: bytes, what: str) -> list[bytes]:
     """Return the argument vector for *args* (a list or tuple), at least ``[program]``."""
     if not isinstance(args, list | tuple):
         raise TypeError(f"{what} must be a list or tuple of str or bytes, not {args!r}")
-    argv = [encode_path(arg, f"{what}[{index}]") for index, arg in enumerate(args)] or [program]
+    argv = [_encode_arg(arg, what, index) for index, arg in enumerate(args)] or [program]
     if not argv[0]:
         raise ValueError(f"{what}[0] must not be empty")
     return argv
+
+
+def _encode_arg(arg: object, what: str, index: int) -> bytes:
+    if type(arg) is bytes and b"\0" not in arg:
+        return arg
+    if type(arg) is str and arg.isascii() and "\0" not in arg:
+        return arg.encode()  # every file system encoding has ASCII as it is
+    return encode_path(arg, f"{what}[{index}]")
 
 
 def encode_env(env: object, parent: Mapping[bytes, bytes], what: str) -> dict[bytes, bytes]:

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -159,6 +160,14 @@ static void check_success(const struct scene *scene)
     }
 }
 
+void scene_check(const struct scene *scene, int code)
+{
+    if (code == 0)
+        check_success(scene);
+    else
+        check_failure(scene, code);
+}
+
 int scene_spawn(struct scene *scene)
 {
     uint64_t mask = current_mask();
@@ -167,10 +176,7 @@ int scene_spawn(struct scene *scene)
     int code = pr_spawn(&scene->request, &scene->result, scene->ours);
     if (current_mask() != mask)
         FAIL("pr_spawn left the signal mask %llx", (unsigned long long)current_mask());
-    if (code == 0)
-        check_success(scene);
-    else
-        check_failure(scene, code);
+    scene_check(scene, code);
     return code;
 }
 
@@ -286,4 +292,68 @@ const char *fd_line(int child_fd, int fd)
     snprintf(line, sizeof line, "fd %d %llx:%llx", child_fd, (unsigned long long)facts.st_dev,
              (unsigned long long)facts.st_ino);
     return line;
+}
+
+/* --- watching --------------------------------------------------------------------------------- */
+
+void list_watched(int epoll_fd, struct watched *watched)
+{
+    char path[64], line[256];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", epoll_fd);
+    FILE *file = fopen(path, "re");
+    CHECK(file != NULL);
+    watched->count = 0;
+    while (fgets(line, sizeof line, file)) {
+        unsigned long long data;
+        struct watched_fd found;
+        if (sscanf(line, "tfd: %d events: %x data: %llx", &found.fd, &found.events, &data) != 3)
+            continue;
+        CHECK(watched->count < WATCHED_ROOM);
+        found.data = data;
+        watched->fds[watched->count++] = found;
+    }
+    fclose(file);
+}
+
+void skip_unless_watched_are_listed(void)
+{
+    struct watched watched;
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 0};
+    int epoll_fd = epoll_create1(EPOLL_CLOEXEC), other = epoll_create1(EPOLL_CLOEXEC);
+    CHECK_INT(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, other, &event), 0);
+    list_watched(epoll_fd, &watched);
+    close(other);
+    close(epoll_fd);
+    if (watched.count == 0)
+        skip("the fds of an epoll set are not listed here");
+}
+
+static void check_watched_fd(const struct watched *watched, int fd, uint32_t events)
+{
+    for (int i = 0; i < watched->count; i++) {
+        if (watched->fds[i].fd != fd)
+            continue;
+        CHECK_INT(watched->fds[i].events, events | EPOLLERR | EPOLLHUP);
+        CHECK_INT(watched->fds[i].data, fd);
+        return;
+    }
+    FAIL("fd %d is not watched", fd);
+}
+
+void scene_check_watched(const struct scene *scene)
+{
+    struct watched watched;
+    int wanted = 0;
+    list_watched(scene->request.epoll_fd, &watched);
+    for (uint32_t i = 0; i < scene->request.fd_count; i++) {
+        if (scene->sources[i] >= 0)
+            continue;
+        check_watched_fd(&watched, scene->ours[i], scene->sources[i] == PR_WE_READ ? EPOLLIN : 0);
+        wanted++;
+    }
+    if (scene->result.pidfd >= 0) {
+        check_watched_fd(&watched, scene->result.pidfd, EPOLLIN);
+        wanted++;
+    }
+    CHECK_INT(watched.count, wanted);
 }

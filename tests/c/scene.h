@@ -56,6 +56,9 @@ void scene_identity(struct scene *scene, uint32_t uid, uint32_t gid);
 /* pr_spawn, with all that the header says of every result checked.  Returns what it returned. */
 int scene_spawn(struct scene *scene);
 
+/* All that the header says of every result, of a spawn that returned `code`. */
+void scene_check(const struct scene *scene, int code);
+
 /* As scene_spawn, and it must succeed. */
 void scene_start(struct scene *scene);
 
@@ -81,6 +84,25 @@ bool says(const char *text, const char *format, ...) __attribute__((format(print
         if (!says(text, __VA_ARGS__))                                                             \
             FAIL("missing the line " __VA_ARGS__);                                                \
     } while (0)
+
+/* What an epoll set watches, by number.  It is what the kernel lists (/proc/self/fdinfo), so an interest
+ * shows that outlived its number: one whose file is still open elsewhere. */
+enum { WATCHED_ROOM = 32 };
+struct watched {
+    int count;
+    struct watched_fd {
+        int fd;
+        uint32_t events;    /* EPOLLERR and EPOLLHUP always */
+        uint64_t data;
+    } fds[WATCHED_ROOM];
+};
+void list_watched(int epoll_fd, struct watched *watched);
+
+/* Ends the case where the kernel does not list them. */
+void skip_unless_watched_are_listed(void);
+
+/* The set watches what PR_FLAG_WATCH promises for this child, and nothing else. */
+void scene_check_watched(const struct scene *scene);
 
 /* Open a file of its own inode at exactly `fd`, close-on-exec or not. */
 void open_at(int fd, bool close_on_exec);

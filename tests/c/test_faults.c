@@ -8,11 +8,13 @@
  * was learnt from a blow may cost features, not function. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -68,6 +70,8 @@ static const struct failing_call {
     FAILS(setresgid, EPERM),
     FAILS(setgroups, EPERM, ENOMEM),
     FAILS(nanosleep, EINTR),
+    FAILS(epoll_ctl, ENOSPC, ENOMEM, EBADF),
+    FAILS(eventfd2, EMFILE, ENFILE, ENOMEM),
     FAILS(timerfd_create, EMFILE, ENFILE),
     FAILS(timerfd_settime, EINVAL),
     FAILS(mprotect, ENOMEM),
@@ -367,6 +371,58 @@ static int spawn_what_is_not_there(const struct mode *mode)
     return -ENOENT;
 }
 
+static int epoll_fd;
+
+static void prepare_epoll(const struct mode *mode)
+{
+    (void)mode;
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    CHECK(epoll_fd >= 0);
+}
+
+/* What is watched after a spawn that returned `code`. */
+static void check_watched(int code)
+{
+    struct watched watched;
+    if (code == 0) {
+        scene_check_watched(&scene);
+    } else {
+        list_watched(epoll_fd, &watched);
+        CHECK_INT(watched.count, 0);
+    }
+}
+
+static int spawn_watched(const struct mode *mode)
+{
+    scene_shell(&scene, mode, "read word; echo got $word; exit 5");
+    int in = scene_map(&scene, 0, PR_WE_WRITE);
+    int errors = scene_map(&scene, 2, PR_WE_READ);
+    scene.request.flags |= PR_FLAG_WATCH;
+    scene.request.epoll_fd = epoll_fd;
+    int code = scene_spawn(&scene);
+    check_watched(code);
+    if (code)
+        return code;
+    pr_drop(epoll_fd, scene.ours[errors]);
+    scene.ours[errors] = -1;
+    return finish(in);
+}
+
+static int spawn_watched_what_is_not_there(const struct mode *mode)
+{
+    scene_begin(&scene, mode, "/nowhere");
+    scene_map(&scene, 1, PR_WE_READ);
+    scene_map(&scene, 0, PR_WE_WRITE);
+    scene.request.flags |= PR_FLAG_WATCH;
+    scene.request.epoll_fd = epoll_fd;
+    int code = scene_spawn(&scene);
+    check_watched(code);
+    if (code)
+        return code;
+    scene_end(&scene); /* a report that could not be written */
+    return -ENOENT;
+}
+
 static const struct act everything = {prepare_terminal, spawn_with_everything, 0};
 static const struct act among_many = {prepare_many_fds, spawn_with_everything, 0};
 static const struct act not_there = {prepare_nothing, spawn_what_is_not_there, -ENOENT};
@@ -379,6 +435,20 @@ TEST_IN_MODES(any_call_of_a_spawn_may_fail, every_mode)
 TEST_IN_MODES(any_call_of_a_spawn_that_fails_may_fail, main_modes)
 {
     sweep(&not_there, mode);
+}
+
+TEST_IN_MODES(any_call_of_a_spawn_that_is_watched_may_fail, main_modes)
+{
+    const struct act act = {prepare_epoll, spawn_watched, 0};
+    skip_unless_watched_are_listed();
+    sweep(&act, mode);
+}
+
+TEST_IN_MODES(any_call_of_a_watched_spawn_that_fails_may_fail, main_modes)
+{
+    const struct act act = {prepare_epoll, spawn_watched_what_is_not_there, -ENOENT};
+    skip_unless_watched_are_listed();
+    sweep(&act, mode);
 }
 
 TEST(any_call_of_a_spawn_among_many_fds_may_fail)
@@ -572,6 +642,112 @@ TEST_IN_MODES(any_call_of_a_signal_and_a_reap_may_fail, pidfds)
 {
     const struct act reaping = {prepare_nothing, wait_signal_and_reap, 0};
     sweep(&reaping, mode);
+}
+
+/* A wake-up that was struck does not come, so it is not waited for. */
+static int spawn_in_a_thread(const struct mode *mode)
+{
+    struct pr_spawner *spawner;
+    uint64_t token;
+    struct pr_job job = {
+        .request = &scene.request, .result = &scene.result, .ours = scene.ours, .token = 7,
+    };
+    (void)mode;
+    int code = pr_spawner_open(1, &spawner);
+    if (code)
+        return code;
+    scene_shell(&scene, NULL, "read word; echo got $word; exit 5");
+    int in = scene_map(&scene, 0, PR_WE_WRITE);
+    CHECK_INT(pr_spawner_submit(spawner, &job), 0);
+    while (pr_spawner_take(spawner, &token, 1) == 0)
+        sched_yield();
+    CHECK_INT(token, 7);
+    pr_spawner_close(spawner);
+    CHECK_INT(pr_spawner_take(spawner, &token, 1), 0);
+    struct pollfd polled = {.fd = pr_spawner_fd(spawner), .events = POLLIN};
+    CHECK_INT(poll(&polled, 1, 0), 0);
+    pr_spawner_free(spawner);
+    scene_check(&scene, -scene.result.error);
+    return scene.result.error ? -scene.result.error : finish(in);
+}
+
+TEST(any_call_of_a_spawner_may_fail)
+{
+    const struct act threaded = {prepare_nothing, spawn_in_a_thread, 0};
+    sweep(&threaded, NULL);
+}
+
+/* Its end comes by the set when it is watched there, or else by its being taken. */
+static int spawn_with_a_key(const struct mode *mode)
+{
+    enum { KEY = -7 };
+    struct pr_spawner *spawner;
+    struct watched watched;
+    uint64_t token;
+    struct pr_job job = {
+        .request = &scene.request, .result = &scene.result, .ours = scene.ours, .token = 7,
+        .key = KEY, .epoll_fd = epoll_fd,
+    };
+    (void)mode;
+    int code = pr_spawner_open(1, &spawner);
+    if (code)
+        return code;
+    scene_shell(&scene, NULL, "read word; echo got $word; exit 5");
+    int in = scene_map(&scene, 0, PR_WE_WRITE);
+    CHECK_INT(pr_spawner_submit(spawner, &job), 0);
+    while (pr_spawner_take(spawner, &token, 1) == 0)
+        sched_yield();
+    pr_spawner_close(spawner);
+    pr_spawner_free(spawner);
+    scene_check(&scene, -scene.result.error);
+    list_watched(epoll_fd, &watched);
+    CHECK_INT(watched.count, job.watched);
+    CHECK(!job.watched || (int)watched.fds[0].data == KEY);
+    return scene.result.error ? -scene.result.error : finish(in);
+}
+
+TEST(any_call_of_a_spawn_with_a_key_may_fail)
+{
+    const struct act keyed = {prepare_epoll, spawn_with_a_key, 0};
+    skip_unless_watched_are_listed();
+    sweep(&keyed, NULL);
+}
+
+/* 0 when all that was not struck was told; else the error of the call that was not to be done without. */
+static int gather_a_child(const struct mode *mode)
+{
+    char buffer[2 * 64];
+    struct watched watched;
+    scene_shell(&scene, mode, "echo out; echo error >&2; exit 5");
+    scene_map(&scene, 2, PR_WE_READ);
+    int code = scene_spawn(&scene);
+    if (code)
+        return code;
+    struct pr_gather gather = {
+        .epoll_fd = epoll_fd, .pid = scene.result.pid, .pidfd = scene.result.pidfd,
+        .out_fds = {scene.ours[0], scene.ours[1]},
+    };
+    int watching = pr_gather_watch(&gather, 1);
+    int waited = pr_wait_exit(gather.pid);
+    int told = pr_gather(&gather, buffer, 64);
+    if (waited || told < 0) {
+        CHECK_INT(pr_wait_exit(gather.pid), 0);
+        told = pr_gather(&gather, buffer, 64);
+    }
+    CHECK_INT(told & ~PR_GATHERED_DATA,
+              PR_GATHERED_ALL_0 | PR_GATHERED_ALL_1 | PR_GATHERED_EXIT);
+    CHECK(gather.exit.code == CLD_KILLED || gather.exit.status == 5 || gather.exit.status == 127);
+    list_watched(epoll_fd, &watched);
+    CHECK_INT(watched.count, 0);
+    pr_gather_close(&gather);
+    return watching;
+}
+
+TEST_IN_MODES(any_call_of_a_gathering_may_fail, pidfds)
+{
+    const struct act gathering = {prepare_epoll, gather_a_child, 0};
+    skip_unless_watched_are_listed();
+    sweep(&gathering, mode);
 }
 
 static int open_terminal(const struct mode *mode)

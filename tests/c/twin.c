@@ -4,6 +4,7 @@
  */
 #include "twin.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -122,10 +123,20 @@ RAW_CODE long pr_twin(long number)
     return answer;
 }
 
-/* The linker sends the core's malloc here (-Wl,--wrap=malloc). */
+/* The linker sends the core's malloc and pthread_create here (-Wl,--wrap). */
 void *__real_malloc(size_t size);
 void *__wrap_malloc(size_t size);
 void *__wrap_malloc(size_t size)
 {
     return pr_twin(TWIN_MALLOC) ? NULL : __real_malloc(size);
+}
+
+typedef void *thread_function(void *);
+int __real_pthread_create(pthread_t *, const pthread_attr_t *, thread_function *, void *);
+int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, thread_function *, void *);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, thread_function *fn,
+                          void *argument)
+{
+    int error = (int)-pr_twin(TWIN_THREAD);
+    return error ? error : __real_pthread_create(thread, attributes, fn, argument);
 }

@@ -19,7 +19,8 @@ enum twin_side {
 /* Instead of a system call's number. */
 enum {
     TWIN_ANY_CALL = -1,
-    TWIN_MALLOC = -2,   /* the core's one allocation */
+    TWIN_MALLOC = -2,   /* of a spawn, and of a spawner: the core's only allocations */
+    TWIN_THREAD = -3,   /* pthread_create */
 };
 
 struct twin_rule {

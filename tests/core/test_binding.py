@@ -16,11 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import alone
+from watched import watched_by_kernel
 
-from procreactor._core import lib
+from procreactor._core import ffi, lib
 from procreactor.core import binding
 from procreactor.errors import SpawnError
-from procreactor.model import ExitStatus, Identity, PipeEnd, Redirect, RlimitSetting, SpawnSpec
+from procreactor.model import (
+    ExitStatus,
+    Identity,
+    PipeEnd,
+    Redirect,
+    ResourceUsage,
+    RlimitSetting,
+    SpawnSpec,
+)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -317,6 +327,107 @@ def test_a_core_dump_is_told_apart_from_the_signal() -> None:
     assert status.core_dumped == os.WCOREDUMP(status.raw)
 
 
+# The fields of struct pr_exit, in the kernel's units, by what they become.
+COUNTS = {
+    "user_s": "user_us",
+    "system_s": "system_us",
+    "max_rss_bytes": "max_rss_kib",
+    **{name: name for name in ResourceUsage._fields[3:]},
+}
+
+
+def test_the_end_of_a_child_is_read_as_it_is_laid_out_in_c() -> None:
+    c: Any = ffi  # its introspection has no types here
+    fields = c.typeof("struct pr_exit").fields
+    layout = {name: (field.offset, field.type.cname) for name, field in fields}
+    wanted = {"code": (0, "int"), "status": (4, "int")}
+    for at, name in enumerate(ResourceUsage._fields):
+        wanted[COUNTS[name]] = (8 + 8 * at, "int64_t")
+    assert layout == wanted
+    assert c.sizeof("struct pr_exit") == 8 + 8 * len(ResourceUsage._fields)
+
+
+def test_each_number_of_an_end_comes_in_its_unit_and_at_its_place() -> None:
+    exit_ = ffi.new("struct pr_exit *")
+    exit_.code, exit_.status = 1, 9
+    for at, name in enumerate(COUNTS.values(), 1):
+        setattr(exit_, name, (1 << 40) + at)
+    status = binding._translate_exit(*binding._EXIT.unpack(ffi.buffer(exit_)))
+    assert (status.code, status.raw) == (9, 9 << 8)
+    usage = status.usage._asdict()
+    assert usage.pop("user_s") == ((1 << 40) + 1) / 1e6
+    assert usage.pop("system_s") == ((1 << 40) + 2) / 1e6
+    assert usage.pop("max_rss_bytes") == ((1 << 40) + 3) * 1024
+    assert usage == {
+        name: (1 << 40) + at for at, name in enumerate(ResourceUsage._fields, 1) if at > 3
+    }
+
+
+SPENDS = """
+import os, time
+room = bytearray(64 << 20)
+end = time.process_time() + 0.02
+while time.process_time() < end: sum(range(1000))
+fd = os.open("/dev/zero", os.O_RDONLY)
+for _ in range(3): os.readv(fd, [room])
+for _ in range(20): time.sleep(0)
+for _ in range(7): os.read(0, 1)
+"""
+
+
+def spend_and_compare() -> dict[str, list[float]]:
+    """What a child used, as it was told, beside what the kernel added to our children's use."""
+    binding.features()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    argv = [os.fsencode(word) for word in (sys.executable, "-I", "-S", "-c", SPENDS)]
+    call = binding.SpawnCall(1)
+    binding.spawn(SpawnSpec([argv[0]], argv, [], [Redirect(0, PipeEnd.WE_WRITE)]), call)
+    os.write(call.ours[0], b"7 bytes")
+    os.close(call.ours[0])
+    usage = end(call).usage
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    added = {
+        "user_s": after.ru_utime - before.ru_utime,
+        "system_s": after.ru_stime - before.ru_stime,
+        "max_rss_bytes": after.ru_maxrss * 1024,  # the largest child's
+        "minor_faults": after.ru_minflt - before.ru_minflt,
+        "major_faults": after.ru_majflt - before.ru_majflt,
+        "block_reads": after.ru_inblock - before.ru_inblock,
+        "block_writes": after.ru_oublock - before.ru_oublock,
+        "voluntary_switches": after.ru_nvcsw - before.ru_nvcsw,
+        "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
+    }
+    return {name: [value, added[name]] for name, value in usage._asdict().items()}
+
+
+def test_what_a_child_used_is_what_the_kernel_added_to_the_use_of_our_children() -> None:
+    compared = alone(spend_and_compare)
+    for name in ("user_s", "system_s"):
+        told, added = compared.pop(name)
+        assert told == pytest.approx(added, abs=5e-6)  # each is rounded to microseconds
+        assert told > 0
+    for name, (told, added) in compared.items():
+        assert told == added, name
+    assert compared["max_rss_bytes"][0] > 64 << 20
+    assert compared["minor_faults"][0] > 0
+
+
+def test_an_end_is_a_tuple_that_nobody_can_change() -> None:
+    usage = ResourceUsage(0.5, 0.25, 4096, 1, 2, 3, 4, 5, 6)
+    status = ExitStatus(None, 11, True, 139, usage)
+    assert tuple(status) == (None, 11, True, 139, usage)
+    assert (status.signal, status.core_dumped, status.ok) == (11, True, False)
+    assert tuple(usage) == (0.5, 0.25, 4096, 1, 2, 3, 4, 5, 6)
+    assert ExitStatus(0).ok
+    assert not ExitStatus().ok
+    assert tuple(ExitStatus()) == (None, None, False, None, ResourceUsage())
+    assert tuple(ResourceUsage()) == (0.0, 0.0, 0, 0, 0, 0, 0, 0, 0)
+    for thing, name in ((status, "code"), (status, "other"), (usage, "user_s")):
+        with pytest.raises(AttributeError):
+            setattr(thing, name, 1)
+    assert len({status, ExitStatus(None, 11, True, 139, usage), ExitStatus()}) == 2
+
+
 def test_a_signal_to_nobody_is_refused_in_the_kernels_words() -> None:
     with pytest.raises(ProcessLookupError, match=os.strerror(errno.ESRCH)):
         binding.send_signal(-1, 2**22 + 1, signal.SIGTERM)
@@ -342,6 +453,122 @@ def test_other_threads_run_while_one_waits() -> None:
     waiting.join(30)
     assert not waiting.is_alive()
     end(call)
+
+
+# --- watching -----------------------------------------------------------------------------------
+
+
+THREE = [
+    Redirect(0, PipeEnd.WE_WRITE),
+    Redirect(2, 2),
+    Redirect(1, PipeEnd.WE_READ),
+    Redirect(5, PipeEnd.WE_READ),
+]
+
+
+def test_a_set_watches_our_ends_and_the_end_of_the_child() -> None:
+    with select.epoll() as epoll:
+        call = binding.SpawnCall(len(THREE), epoll.fileno())
+        binding.spawn(sh("read x", redirects=THREE), call)
+        stdin, _, stdout, five = call.ours
+        wanted = {stdin: 0, stdout: select.EPOLLIN, five: select.EPOLLIN}
+        if call.pidfd >= 0:
+            wanted[call.pidfd] = select.EPOLLIN
+        assert watched_by_kernel(epoll.fileno()) == wanted
+        assert epoll.poll(0) == []
+        binding.drop(epoll.fileno(), stdin)
+        binding.wait_exit(call.pid)
+        assert epoll.poll(30)
+        for fd in (stdout, five):
+            binding.drop(epoll.fileno(), fd)
+        end(call)
+        assert watched_by_kernel(epoll.fileno()) == {}
+
+
+def test_without_a_set_nothing_is_watched_and_none_is_needed() -> None:
+    call = binding.SpawnCall(0)
+    assert call.epoll_fd == -1
+    binding.spawn(SpawnSpec([b"/bin/true"], [b"true"], []), call)
+    assert end(call).ok
+
+
+def test_a_set_that_is_none_is_refused_at_its_own_stage() -> None:
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    for epoll_fd, number in ((read_end, errno.EINVAL), (1 << 20, errno.EBADF)):
+        call = binding.SpawnCall(1, epoll_fd)
+        with pytest.raises(SpawnError) as caught:
+            binding.spawn(sh("exec sleep 600"), call)
+        assert (caught.value.stage, caught.value.errno) == ("watch", number)
+        assert (call.pid, call.pidfd, call.ours) == (-1, -1, [-1])
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_set_that_is_full_says_which_limit_it_is() -> None:
+    call = binding.SpawnCall(1)
+    call._result.stage, call._result.error, call._result.index = lib.PR_STAGE_WATCH, errno.ENOSPC, 0
+    error = call.error(sh("exit"))
+    assert error is not None
+    assert (error.errno, error.stage) == (errno.ENOSPC, "watch")
+    assert "fs.epoll.max_user_watches" in error.hint
+
+
+def test_a_drop_takes_out_and_closes_and_asks_for_neither() -> None:
+    with select.epoll() as epoll:
+        watched, unwatched = os.pipe2(os.O_CLOEXEC)
+        copy = os.dup(watched)
+        epoll.register(watched, select.EPOLLIN)
+        for fd in (watched, unwatched):
+            binding.drop(epoll.fileno(), fd)
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                os.fstat(fd)
+        assert watched_by_kernel(epoll.fileno()) == {}
+        binding.drop(-1, copy)
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            os.fstat(copy)
+
+
+# --- what is packed once ------------------------------------------------------------------------
+
+
+def test_a_list_that_changes_between_two_spawns_is_read_anew() -> None:
+    env, redirects = [b"A=1"], [Redirect(1, PipeEnd.WE_READ)]
+    spec = SpawnSpec([b"/bin/sh"], [b"sh", b"-c", b'echo "$A"; echo three >&3'], env, redirects)
+    assert run(spec)[0] == b"1\n"
+    env[0] = b"A=2"
+    redirects.append(Redirect(3, PipeEnd.WE_READ))
+    call = binding.SpawnCall(2)
+    binding.spawn(spec, call)
+    assert end(call).ok
+    assert [os.read(fd, 100) for fd in call.ours] == [b"2\n", b"three\n"]
+    for fd in call.ours:
+        os.close(fd)
+
+
+def test_tuples_that_alternate_each_reach_their_child() -> None:
+    envs = [(b"A=%d" % number,) for number in range(3)]
+    for number in (0, 0, 1, 0, 2, 2, 1):
+        redirects = (Redirect(1, PipeEnd.WE_READ), *[Redirect(2, 2)] * (number % 2))
+        spec = SpawnSpec([b"/usr/bin/env"], [b"env"], envs[number], redirects)
+        assert run(spec)[0] == b"A=%d\n" % number
+
+
+def test_threads_that_spawn_at_once_each_give_their_own_environment() -> None:
+    wrong: list[bytes] = []
+
+    def spawn_some(number: int) -> None:
+        env = (b"A=%d" % number,)
+        for _ in range(10):
+            output, _ = run(SpawnSpec([b"/usr/bin/env"], [b"env"], env, tuple(STDOUT)))
+            if output != b"A=%d\n" % number:
+                wrong.append(output)
+
+    threads = [threading.Thread(target=spawn_some, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 # --- the rest -----------------------------------------------------------------------------------

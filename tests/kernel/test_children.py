@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from alone import alone
 from fdtables import ChildTables
 from programs_build import build_program
 from support import Recorder, make_reactor, run_until, spawn_and_finish
+from watched import watched_by_kernel
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError
@@ -198,6 +199,145 @@ def test_a_forgotten_child_closes_its_fd() -> None:
     os.waitpid(pid, 0)
 
 
+def test_a_reaping_closes_by_the_way_that_it_is_given() -> None:
+    closed: list[int] = []
+
+    def close(fd: int) -> None:
+        closed.append(fd)
+        os.close(fd)
+
+    with start_until_killed(closed, close) as child:
+        assert child.try_reap(close) is None
+        assert closed == []
+        assert child.exit_fd >= 0
+
+
+@contextmanager
+def start_until_killed(closed: list[int], close: Callable[[int], None]) -> Iterator[Child]:
+    """A child that is killed at the end and reaped with *close*, which must close all it had."""
+    child = start(sh("exec sleep 600"))
+    fds = {child.pidfd, child.exit_fd} - {-1}
+    yield child
+    child.send_signal(signal.SIGKILL)
+    assert select.select([child.exit_fd], [], [], DEADLINE_S)[0]
+    status = child.try_reap(close)
+    assert status is not None
+    assert status.signal == signal.SIGKILL
+    assert sorted(closed) == sorted(fds)
+    assert (child.pid, child.pidfd, child.exit_fd) == (-1, -1, -1)
+    child.close(close)
+    assert len(closed) == len(fds)
+
+
+def test_a_close_that_fails_does_not_close_twice() -> None:
+    child = start(sh("exit 4"))
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    fds = {child.pidfd, child.exit_fd} - {-1}
+
+    def interrupt(fd: int) -> None:
+        os.close(fd)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        child.try_reap(interrupt)
+    others = [os.dup(0) for _ in fds]  # with the numbers that have become free
+    child.close()
+    for fd in others:
+        os.close(fd)
+
+
+WE_WRITE_AND_READ = (Redirect(0, PipeEnd.WE_WRITE), Redirect(1, PipeEnd.WE_READ))
+
+
+def test_a_start_puts_its_fds_into_a_set() -> None:
+    with select.epoll() as epoll:
+        spec = sh("exec sleep 600", WE_WRITE_AND_READ)
+        child = Child(spec, epoll.fileno())
+        child.start(spec)
+        wanted = {child.ours[0]: 0, child.ours[1]: select.EPOLLIN}
+        if child.exit_is_watched:
+            wanted[child.exit_fd] = select.EPOLLIN
+        assert child.exit_is_watched == (child.pidfd >= 0)
+        assert watched_by_kernel(epoll.fileno()) == wanted
+        copies = [os.dup(fd) for fd in wanted]  # like those that a child holds until its exec
+        child.abandon()
+        assert watched_by_kernel(epoll.fileno()) == {}
+        for fd in copies:
+            os.close(fd)
+
+
+def test_without_a_set_the_exit_is_for_the_caller_to_watch() -> None:
+    with killed_at_the_end(start(sh("exec sleep 600"))) as child:
+        assert not child.exit_is_watched
+
+
+def test_a_refused_start_leaves_nothing_in_the_set() -> None:
+    spec = SpawnSpec([b"/nonexistent"], [b"x"], [], WE_WRITE_AND_READ)
+    with select.epoll() as epoll:
+        child = Child(spec, epoll.fileno())
+        with pytest.raises(FileNotFoundError):
+            child.start(spec)
+        assert watched_by_kernel(epoll.fileno()) == {}
+        child.abandon()
+
+
+def test_a_set_that_is_none_is_refused_and_leaves_no_child() -> None:
+    ends = os.pipe2(os.O_CLOEXEC)
+    for redirects in (WE_WRITE_AND_READ, ()):
+        spec = sh("exec sleep 600", redirects)
+        if not redirects and "pidfd" not in children.in_use():
+            continue
+        with pytest.raises(SpawnError) as caught:
+            Child(spec, ends[0]).start(spec)
+        assert (caught.value.stage, caught.value.errno) == ("watch", errno.EINVAL)
+    os.close(ends[0])
+    os.close(ends[1])
+
+
+def in_a_copy(act: Callable[[], int]) -> int:
+    """Return the exit code of a forked copy of this process that does *act* and ends."""
+    copy = os.fork()
+    if copy == 0:
+        try:
+            os._exit(act())
+        finally:
+            os._exit(255)
+    return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+
+
+def test_a_copy_of_this_process_that_forgets_a_child_leaves_its_fds_alone() -> None:
+    children_of_ours = [start(sh("exec sleep 600"))]
+    fd = children_of_ours[0].exit_fd
+
+    def forget() -> int:
+        children_of_ours.clear()
+        gc.collect()
+        os.fstat(fd)
+        return 7
+
+    with killed_at_the_end(children_of_ours[0]):
+        assert in_a_copy(forget) == 7
+
+
+def test_a_copy_of_this_process_and_its_copy_have_children_of_their_own() -> None:
+    def end_one_and_a_copy() -> int:
+        child = start(sh("exit 3"))
+        code = in_a_copy(lambda: end_one() + refuses(child))
+        return code + (wait_for_exit(child).code or 0)
+
+    def end_one() -> int:
+        return wait_for_exit(start(sh("exit 3"))).code or 0
+
+    def refuses(child: Child) -> int:
+        try:
+            child.try_reap()
+        except ChildProcessError as error:
+            return 1 if f"of process {os.getppid()}, not" in str(error) else 100
+        return 200
+
+    assert in_a_copy(end_one_and_a_copy) == 3 + 1 + 3
+
+
 def test_a_copy_of_this_process_touches_none_of_its_children() -> None:
     with killed_at_the_end(start(sh("exec sleep 600"))) as child:
         copy = os.fork()
@@ -298,8 +438,13 @@ def start(script):
     return child
 
 def end(child):
-    assert select.select([child.exit_fd], [], [], 30)[0]
-    return child.try_reap()
+    closed = []
+    exit_fd = child.exit_fd
+    assert not child.exit_is_watched
+    assert select.select([exit_fd], [], [], 30)[0]
+    status = child.try_reap(lambda fd: [closed.append(fd), os.close(fd)])
+    assert closed == [exit_fd]
+    return status
 
 assert end(start(b"exit 7")).code == 7
 child = start(b"exec sleep 600")

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pty
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from procreactor.kernel.pipes import READ_SIZE_BYTES, try_read, try_write
+from procreactor.kernel import pipes
+from procreactor.kernel.pipes import (
+    GROWN_BYTES,
+    READ_SIZE_BYTES,
+    forget_grown,
+    try_grow,
+    try_read,
+    try_write,
+)
 from procreactor.model import END, WOULD_BLOCK
 
 
@@ -160,3 +172,138 @@ def test_a_regular_file_is_read_to_its_end() -> None:
         file.seek(0)
         assert try_read(file.fileno()) == b"content"
         assert try_read(file.fileno()) is END
+
+
+# --- growing --------------------------------------------------------------------------------------
+
+
+def size_of(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+
+
+@pytest.fixture
+def share(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Nothing is grown when a test begins; what it has grown is forgotten."""
+    mine: set[int] = set()
+    monkeypatch.setattr(pipes, "_grown", mine)
+    return mine
+
+
+@pytest.mark.parametrize("end", [0, 1], ids=["read end", "write end"])
+def test_a_pipe_is_grown_through_either_end(
+    pipe: tuple[int, int], share: set[int], end: int
+) -> None:
+    os.write(pipe[1], b"kept")
+    assert try_grow(pipe[end]) == GROWN_BYTES
+    assert size_of(pipe[0]) == GROWN_BYTES
+    assert share == {pipe[end]}
+    assert fill(pipe[1]) >= GROWN_BYTES - READ_SIZE_BYTES // 16
+    data = try_read(pipe[0], GROWN_BYTES)
+    assert isinstance(data, bytes)
+    assert data.startswith(b"keptxxx")
+    forget_grown(pipe[end])
+    assert share == set()
+
+
+def test_no_more_pipes_are_grown_than_the_share_allows(
+    share: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes, "_most_grown", lambda: 2)
+    with ExitStack() as stack:
+        ends = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+        for fd in (fd for both in ends for fd in both):
+            stack.callback(os.close, fd)
+        grown = [try_grow(read_end) for read_end, _ in ends]
+        assert grown == [GROWN_BYTES, GROWN_BYTES, None]
+        assert size_of(ends[2][0]) == READ_SIZE_BYTES
+        forget_grown(ends[0][0])
+        assert try_grow(ends[2][0]) == GROWN_BYTES
+        assert len(share) == 2
+
+
+def test_the_share_is_an_eighth_of_what_the_user_may_have() -> None:
+    pages = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text()) or 16384
+    limit_bytes = pages * os.sysconf("SC_PAGE_SIZE")
+    assert limit_bytes // 8 - GROWN_BYTES < pipes._most_grown() * GROWN_BYTES <= limit_bytes // 8
+
+
+def test_without_proc_the_limits_are_those_that_the_kernel_starts_with() -> None:
+    assert pipes._read_limit("no-such-limit", 16384) == 16384
+
+
+def test_a_pipe_is_never_shrunk(pipe: tuple[int, int], share: set[int]) -> None:
+    larger = fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 2 * GROWN_BYTES)  # as a child may have done
+    assert try_grow(pipe[0]) == larger
+    assert size_of(pipe[0]) == larger
+    assert share == set()
+
+
+def test_a_pipe_is_not_shrunk_to_a_limit_that_was_lowered(
+    pipe: tuple[int, int], share: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes, "_target_bytes", lambda: READ_SIZE_BYTES // 2)
+    assert try_grow(pipe[0]) == READ_SIZE_BYTES
+    assert size_of(pipe[0]) == READ_SIZE_BYTES
+
+
+def test_what_is_no_pipe_is_left_alone(share: set[int]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, tempfile.TemporaryFile() as file:
+        assert try_grow(ours.fileno()) is None
+        assert try_grow(file.fileno()) is None
+        closed = os.dup(file.fileno())
+        os.close(closed)
+        assert try_grow(closed) is None
+    assert share == set()
+
+
+def test_a_copy_of_the_process_begins_with_the_whole_share(pipe: tuple[int, int]) -> None:
+    assert try_grow(pipe[0]) == GROWN_BYTES
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(pipes._grown))
+    assert os.waitpid(pid, 0)[1] == 0
+    assert pipe[0] in pipes._grown
+    forget_grown(pipe[0])
+
+
+_REFUSED = """
+import fcntl, os
+from procreactor.kernel import pipes
+
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+ends = os.pipe2(os.O_CLOEXEC)
+before = fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)
+{refusal}
+assert pipes.try_grow(ends[0]) is None
+assert fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ) == before
+assert not pipes._grown
+"""
+
+_ABOVE_MAX_SIZE = """
+largest = int(open("/proc/sys/fs/pipe-max-size").read())
+pipes._target_bytes = lambda: 2 * largest
+"""
+
+_ABOVE_USERS_LIMIT = """
+others = []
+for size_bytes in (1 << 20, 1 << 17):  # the second takes what the first leaves
+    try:
+        while len(others) < 400:
+            others.append(os.pipe2(os.O_CLOEXEC))
+            fcntl.fcntl(others[-1][0], fcntl.F_SETPIPE_SZ, size_bytes)
+    except PermissionError:
+        pass
+"""
+
+
+def test_more_than_a_user_may_ask_for_is_a_refusal() -> None:
+    subprocess.run([sys.executable, "-c", _REFUSED.format(refusal=_ABOVE_MAX_SIZE)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a user whose pipes nobody else waits for")
+def test_a_user_whose_pipes_are_too_large_already_is_refused() -> None:
+    subprocess.run([sys.executable, "-c", _REFUSED.format(refusal=_ABOVE_USERS_LIMIT)], check=True)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from watched import watched_by_kernel
 
 from procreactor.kernel.poller import ERROR, HANGUP, READ, WRITE, Poller
 
@@ -97,6 +98,63 @@ def test_removing_an_fd_that_its_owner_has_closed_is_no_error(
     os.close(pipe[1])
     poller.remove(pipe[1])
     assert poller.wait(0) == []
+
+
+def is_open(fd: int) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+def test_what_was_dropped_is_closed_and_not_reported_through_a_copy(
+    poller: Poller, pipe: tuple[int, int]
+) -> None:
+    copy = os.dup(pipe[1])  # like the one that a child holds until its exec
+    try:
+        poller.add(pipe[0], READ)
+        poller.add(pipe[1], WRITE)
+        poller.drop(pipe[1])
+        assert not is_open(pipe[1])
+        assert poller.wait(0) == []
+        assert watched_by_kernel(poller.fileno()) == {pipe[0]: READ}
+    finally:
+        os.close(copy)
+
+
+def test_what_is_not_watched_can_be_dropped_and_the_rest_stays(
+    poller: Poller, pipe: tuple[int, int]
+) -> None:
+    poller.add(pipe[1], WRITE)
+    poller.drop(pipe[0])
+    assert not is_open(pipe[0])
+    assert watched_by_kernel(poller.fileno()) == {pipe[1]: WRITE}
+
+
+def test_a_regular_file_that_is_dropped_is_closed_and_ready_no_more(
+    poller: Poller, pipe: tuple[int, int]
+) -> None:
+    with tempfile.TemporaryFile() as file:
+        fds = [os.dup(file.fileno()) for _ in range(2)]
+    for fd in fds:
+        poller.add(fd, READ)
+    poller.add(pipe[0], READ)
+    poller.drop(fds[0])
+    assert (is_open(fds[0]), is_open(fds[1])) == (False, True)
+    assert poller.wait(-1) == [(fds[1], READ)]
+    poller.drop(fds[1])
+    assert poller.wait(0) == []
+    assert not select.select([poller.fileno()], [], [], 0)[0]
+    assert watched_by_kernel(poller.fileno()) == {pipe[0]: READ}
+
+
+def test_a_pipe_is_dropped_while_a_regular_file_is_watched(
+    poller: Poller, pipe: tuple[int, int]
+) -> None:
+    with tempfile.TemporaryFile() as file:
+        poller.add(file.fileno(), READ)
+        poller.add(pipe[1], WRITE)
+        poller.drop(pipe[1])
+        assert not is_open(pipe[1])
+        assert poller.wait(-1) == [(file.fileno(), READ)]
+        poller.remove(file.fileno())
 
 
 def test_an_fd_is_watched_once(poller: Poller, pipe: tuple[int, int]) -> None:

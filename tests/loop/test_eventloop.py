@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from watched import by_others, watched_by_kernel
 
 from procreactor.kernel.poller import HANGUP, READ, WRITE
 from procreactor.loop.eventloop import EventLoop
@@ -350,6 +351,172 @@ def test_a_watch_whose_fd_was_closed_unasked_does_not_take_out_the_next_of_that_
     run_until(loop, lambda: told)
     loop.unwatch(watch)
     os.close(number)
+
+
+# --- fds that others put into the set -------------------------------------------------------------
+
+
+def is_open(fd: int) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+def test_what_others_put_into_the_set_is_told_once_it_is_adopted(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    told: list[int] = []
+    before = watched_by_kernel(loop.epoll_fd)
+    with by_others(loop.epoll_fd) as others:
+        others.register(pipe[0], READ)
+    watch = loop.adopt(pipe[0], told.append, READ)
+    assert (watch.fd, watch.events, watch.active) == (pipe[0], READ, True)
+    loop.run_once(0)
+    assert told == []
+    os.write(pipe[1], b"x")
+    loop.run_once()
+    assert told == [READ]
+    loop.rewatch(watch, READ)
+    assert watched_by_kernel(loop.epoll_fd) == {**before, pipe[0]: READ}
+    loop.rewatch(watch, 0)
+    assert watched_by_kernel(loop.epoll_fd) == {**before, pipe[0]: 0}
+    loop.unwatch(watch)
+    assert watched_by_kernel(loop.epoll_fd) == before
+
+
+def test_adopting_asks_the_set_for_nothing(loop: EventLoop, pipe: tuple[int, int]) -> None:
+    before = watched_by_kernel(loop.epoll_fd)
+    watch = loop.adopt(pipe[0], never, READ)
+    assert watched_by_kernel(loop.epoll_fd) == before
+    loop.unwatch(watch)
+
+
+def test_a_watch_whose_fd_was_closed_unasked_does_not_take_out_what_was_adopted_under_its_number(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    told: list[int] = []
+    number, other_end = os.pipe2(os.O_CLOEXEC)
+    stale = loop.watch(number, never, READ)
+    os.dup2(pipe[0], number, inheritable=False)  # closes what was watched
+    os.close(other_end)
+    with by_others(loop.epoll_fd) as others:
+        others.register(number, READ)
+    watch = loop.adopt(number, told.append, READ)
+    assert not stale.active
+    loop.unwatch(stale)
+    os.write(pipe[1], b"x")
+    run_until(loop, lambda: told)
+    loop.unwatch(watch)
+    os.close(number)
+
+
+def test_the_set_of_others_is_that_of_a_host_and_makes_no_timer(loop: EventLoop) -> None:
+    before = os.listdir("/proc/self/fd")
+    epoll_fd = loop.epoll_fd
+    assert os.listdir("/proc/self/fd") == before
+    assert loop.fileno() == epoll_fd == loop.epoll_fd
+
+
+def test_an_event_of_a_stranger_is_told_to_nobody_and_comes_once(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    told: list[int] = []
+    known, write_end = os.pipe2(os.O_CLOEXEC)
+    before = watched_by_kernel(loop.epoll_fd)
+    watch = loop.watch(known, told.append, READ)
+    with by_others(loop.epoll_fd) as others:
+        others.register(pipe[1], WRITE)
+    os.write(write_end, b"x")
+    loop.run_once()
+    assert told == [READ]
+    assert watched_by_kernel(loop.epoll_fd) == {**before, known: READ}
+    loop.unwatch(watch)
+    os.close(known)
+    os.close(write_end)
+
+
+def test_after_strangers_the_loop_still_waits(loop: EventLoop, pipe: tuple[int, int]) -> None:
+    with by_others(loop.epoll_fd) as others:
+        others.register(pipe[1], WRITE)
+    loop.run_once()
+    assert not is_readable(loop)
+
+
+def test_what_is_dropped_is_closed_and_told_no_more_though_a_copy_is_open(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    before = watched_by_kernel(loop.epoll_fd)
+    copy = os.dup(pipe[1])
+    watch = loop.watch(pipe[1], never, WRITE)
+    loop.drop(pipe[1])
+    assert (watch.active, is_open(pipe[1])) == (False, False)
+    assert watched_by_kernel(loop.epoll_fd) == before
+    loop.run_once(0)
+    os.close(copy)
+
+
+def test_what_was_adopted_is_dropped_like_what_was_watched(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    before = watched_by_kernel(loop.epoll_fd)
+    with by_others(loop.epoll_fd) as others:
+        others.register(pipe[1], WRITE)
+    watch = loop.adopt(pipe[1], never, WRITE)
+    loop.drop(pipe[1])
+    assert (watch.active, is_open(pipe[1])) == (False, False)
+    assert watched_by_kernel(loop.epoll_fd) == before
+    loop.run_once(0)
+
+
+def test_what_nobody_watches_is_closed_by_a_drop(loop: EventLoop, pipe: tuple[int, int]) -> None:
+    watch = loop.watch(pipe[0], never, READ)
+    loop.unwatch(watch)
+    loop.drop(pipe[0])
+    assert not is_open(pipe[0])
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        loop.drop(pipe[0])
+
+
+def test_the_watch_of_what_was_dropped_touches_nothing_that_gets_the_number(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
+    told: list[int] = []
+    number = os.dup(pipe[1])
+    stale = loop.watch(number, never, WRITE)
+    loop.drop(number)
+    os.dup2(pipe[1], number, inheritable=False)
+    watch = loop.watch(number, told.append, WRITE)
+    loop.rewatch(stale, 0)
+    loop.unwatch(stale)
+    loop.run_once()
+    assert told == [WRITE]
+    assert watch.active
+    loop.drop(number)
+
+
+def test_an_fd_dropped_by_an_earlier_one_of_its_turn_is_not_told(loop: EventLoop) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    told: list[int] = []
+
+    def tell(index: int) -> Callable[[int], None]:
+        def on_ready(events: int) -> None:
+            told.append(index)
+            loop.drop(pipes[1 - index][1])
+
+        return on_ready
+
+    watches = [loop.watch(pipes[index][1], tell(index), WRITE) for index in range(2)]
+    loop.run_once()
+    (first,) = told
+    loop.unwatch(watches[first])
+    for ends in pipes:
+        os.close(ends[0])
+    os.close(pipes[first][1])
+
+
+def test_a_callback_may_drop_its_own_fd(loop: EventLoop, pipe: tuple[int, int]) -> None:
+    loop.watch(pipe[1], lambda events: loop.drop(pipe[1]), WRITE)
+    loop.run_once()
+    assert not is_open(pipe[1])
+    loop.run_once(0)
 
 
 @pytest.mark.parametrize("is_hosted", [False, True])

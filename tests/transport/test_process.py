@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from alone import alone
 from programs_build import build_program
+from watched import watched_by_kernel
 
 from procreactor.errors import SpawnError
 from procreactor.kernel import children
+from procreactor.kernel.poller import READ
 from procreactor.kernel.ptys import PtyPair, open_pty
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
@@ -92,6 +95,8 @@ def seen() -> Iterator[Observed]:
 
 
 def watched_fds(loop: EventLoop) -> set[int]:
+    """What the loop watches; its own idea of it and the kernel's must be the same."""
+    assert set(loop._watches) == set(watched_by_kernel(loop.epoll_fd))
     return set(loop._watches)
 
 
@@ -226,31 +231,102 @@ def test_a_refused_start_leaves_nothing_watched_and_nothing_told(seen: Observed)
 
 
 class RefusingLoop(EventLoop):
-    """A loop that will watch only so many fds more."""
+    """A loop that takes only so many fds more."""
 
     room: int | None = None
+    refusal: BaseException = OSError(errno.ENOSPC, "fs.epoll.max_user_watches")
 
     def watch(self, fd: int, on_ready: Any, events: int) -> Any:
+        self._take_room()
+        return super().watch(fd, on_ready, events)
+
+    def adopt(self, fd: int, on_ready: Any, events: int) -> Any:
+        self._take_room()
+        return super().adopt(fd, on_ready, events)
+
+    def _take_room(self) -> None:
         if self.room is not None:
             if not self.room:
-                raise OSError(errno.ENOSPC, "fs.epoll.max_user_watches")
+                raise self.refusal
             self.room -= 1
-        return super().watch(fd, on_ready, events)
+
+
+def test_a_started_childs_fds_are_watched_by_the_loop_and_by_the_kernel(seen: Observed) -> None:
+    before = watched_by_kernel(seen.loop.epoll_fd)
+    child = seen.start("read x; exit 3")
+    stdin, stdout, stderr = (child.pipes[child_fd].fileno() for child_fd in (0, 1, 2))
+    (exit_fd,) = watched_fds(seen.loop) - set(before) - {stdin, stdout, stderr}
+    assert child.pidfd in (exit_fd, None)
+    wanted = {stdin: 0, stdout: READ, stderr: READ, exit_fd: READ}
+    assert watched_by_kernel(seen.loop.epoll_fd) == {**before, **wanted}
+    child.write(0, b"\n")
+    seen.run_until(lambda: seen.ended)
+    assert watched_by_kernel(seen.loop.epoll_fd) == before
 
 
 @pytest.mark.parametrize("room", range(4))
-def test_a_start_whose_fds_can_not_be_watched_is_undone(room: int) -> None:
+@pytest.mark.parametrize("refusal", [KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_a_start_that_is_interrupted_between_its_fds_is_undone(
+    room: int, refusal: BaseException
+) -> None:
     seen = Observed()
     loop = RefusingLoop()
-    loop.room = room
+    loop.room, loop.refusal = room, refusal
     before = watched_fds(loop)
     child = ChildProcess(loop, seen)
-    with pytest.raises(OSError, match="max_user_watches"):
+    with pytest.raises(type(refusal)):
         child.start(sh("exec sleep 600"))
     assert watched_fds(loop) == before
     assert (child.pid, child.pipes, seen.told) == (None, {}, [])
     loop.close()
     seen.loop.close()
+
+
+@pytest.mark.parametrize("redirects", [STANDARD, ()], ids=["pipes", "none"])
+def test_a_start_whose_fds_the_kernel_does_not_watch_is_undone(
+    seen: Observed, redirects: Sequence[Redirect], pipe: tuple[int, int]
+) -> None:
+    if not redirects and "pidfd" not in children.in_use():
+        pytest.skip("without pidfds there is nothing to be watched")
+    before = watched_fds(seen.loop)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seen.loop, "epoll_fd", pipe[0])  # no epoll set
+        child = ChildProcess(seen.loop, seen)
+        with pytest.raises(SpawnError) as caught:
+            child.start(sh("exec sleep 600", redirects))
+    assert (caught.value.stage, caught.value.errno) == ("watch", errno.EINVAL)
+    assert watched_fds(seen.loop) == before
+    assert (child.pid, child.pipes, seen.told) == (None, {}, [])
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    yield ends
+    os.close(ends[0])
+    os.close(ends[1])
+
+
+def refuse_to_watch_the_exit() -> list[str]:
+    seen, loop = Observed(), RefusingLoop()
+    before = watched_fds(loop)
+    loop.room = 3
+    child = ChildProcess(loop, seen)
+    try:
+        child.start(sh("exec sleep 600"))
+    except SpawnError as error:
+        told = [error.stage, errno.errorcode[error.errno or 0], error.hint]
+    assert watched_fds(loop) == before
+    assert (child.pid, child.pipes, seen.told) == (None, {}, [])
+    loop.close()
+    seen.loop.close()
+    return told
+
+
+def test_without_pidfds_a_start_whose_exit_can_not_be_watched_is_undone() -> None:
+    stage, name, hint = alone(refuse_to_watch_the_exit, disable="pidfd")
+    assert (stage, name) == ("watch", "ENOSPC")
+    assert "fs.epoll.max_user_watches" in hint
 
 
 def test_a_child_that_is_let_go_is_neither_signalled_nor_reaped(seen: Observed) -> None:

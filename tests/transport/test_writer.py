@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from watched import by_others, watched_by_kernel
 
+from procreactor.kernel import pipes
+from procreactor.kernel.pipes import GROWN_BYTES
+from procreactor.kernel.poller import WRITE
 from procreactor.loop.eventloop import EventLoop
 from procreactor.transport.writer import HIGH_WATER_BYTES, StreamWriter
 
@@ -49,6 +54,7 @@ class Stream:
         self.read_fd = -1
 
     def close(self) -> None:
+        self.writer.stop()
         for fd in (self.read_fd, self.write_fd):
             if fd >= 0:
                 os.close(fd)
@@ -271,3 +277,173 @@ def test_a_fast_reader_does_not_keep_the_writer_from_its_loop(stream: Stream) ->
         turns += 1
     assert turns == 3  # a turn ends although more could be written
     stream.writer.stop()
+
+
+def test_a_writer_may_adopt_what_is_in_the_loops_set_already(stream: Stream) -> None:
+    stream.writer.stop()
+    before = watched_by_kernel(stream.loop.epoll_fd)
+    with by_others(stream.loop.epoll_fd) as others:
+        others.register(stream.write_fd, 0)
+    writer = StreamWriter(stream.loop, stream.write_fd, 7, stream.ends.append, stream.loop.adopt)
+    writer.write(bytes(3 * PIPE_BYTES))
+    assert watched_by_kernel(stream.loop.epoll_fd) == {**before, stream.write_fd: WRITE}
+    stream.run_until(lambda: len(stream.arrived) == 3 * PIPE_BYTES)
+    stream.turn()
+    assert watched_by_kernel(stream.loop.epoll_fd) == {**before, stream.write_fd: 0}
+    stream.hang_up()
+    stream.run_until(lambda: stream.ends, reading=False)
+    assert watched_by_kernel(stream.loop.epoll_fd) == before
+
+
+def test_an_owner_may_drop_the_fd_at_the_end_and_use_its_number_again(stream: Stream) -> None:
+    told: list[int] = []
+    finished: list[bool] = []
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+
+    def drop_and_reuse(key: int) -> None:
+        finished.append(writer.finished)
+        stream.loop.drop(stream.write_fd)
+        os.dup2(write_end, stream.write_fd, inheritable=False)
+        stream.loop.watch(stream.write_fd, told.append, WRITE)
+
+    stream.writer.stop()
+    writer = StreamWriter(stream.loop, stream.write_fd, 7, drop_and_reuse)
+    stream.hang_up()
+    stream.run_until(lambda: finished, reading=False)
+    writer.stop()
+    assert finished == [True]
+    stream.run_until(lambda: told, reading=False)
+    os.close(read_end)
+    os.close(write_end)
+
+
+# --- hot streams ----------------------------------------------------------------------------------
+
+
+def pipe_size(stream: Stream) -> int:
+    return fcntl.fcntl(stream.write_fd, fcntl.F_GETPIPE_SZ)
+
+
+def empty_and_flush(stream: Stream, times: int) -> None:
+    for _ in range(times):
+        stream.read()
+        stream.turn()
+
+
+def pattern(size_bytes: int) -> bytes:
+    return b"".join(b"%07d " % number for number in range(size_bytes // 8))
+
+
+def test_a_pipe_that_is_emptied_and_filled_four_times_is_grown(stream: Stream) -> None:
+    data = pattern(2 << 20)
+    stream.writer.write(data)
+    empty_and_flush(stream, 3)
+    assert pipe_size(stream) == PIPE_BYTES
+    empty_and_flush(stream, 1)
+    assert pipe_size(stream) == GROWN_BYTES
+    empty_and_flush(stream, 1)
+    before = len(stream.arrived)
+    stream.read()
+    assert len(stream.arrived) - before == GROWN_BYTES
+    stream.run_until(lambda: not stream.writer.queued_bytes)
+    stream.read()
+    assert stream.arrived == data
+    stream.writer.stop()
+
+
+def test_a_child_that_takes_a_page_at_a_time_does_not_get_a_larger_pipe(stream: Stream) -> None:
+    data = pattern(1 << 20)
+    stream.writer.write(data)
+    while stream.writer.queued_bytes:
+        stream.arrived += os.read(stream.read_fd, 4096)
+        stream.turn()
+    assert pipe_size(stream) == PIPE_BYTES
+    stream.read()
+    assert stream.arrived == data
+
+
+def test_writes_that_fit_never_grow_the_pipe(stream: Stream) -> None:
+    for _ in range(50):
+        stream.writer.write(bytes(PIPE_BYTES))
+        empty_and_flush(stream, 1)
+    assert pipe_size(stream) == PIPE_BYTES
+
+
+def test_when_the_share_is_used_up_the_pipe_stays_and_the_data_goes(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def none_left() -> int:
+        asked.append(1)
+        return 0
+
+    monkeypatch.setattr(pipes, "_most_grown", none_left)
+    data = pattern(4 << 20)
+    stream.writer.write(data)
+    stream.run_until(lambda: not stream.writer.queued_bytes)
+    stream.read()
+    assert stream.arrived == data
+    assert pipe_size(stream) == PIPE_BYTES
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("how", ["stop", "reader gone"])
+def test_the_share_of_a_grown_pipe_comes_back(
+    stream: Stream, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown: set[int] = set()
+    monkeypatch.setattr(pipes, "_grown", grown)
+    stream.writer.write(bytes(2 << 20))
+    empty_and_flush(stream, 4)
+    assert grown == {stream.write_fd}
+    if how == "stop":
+        stream.writer.stop()
+    else:
+        stream.hang_up()
+        stream.run_until(lambda: stream.ends, reading=False)
+    assert grown == set()
+
+
+# --- writes past the queue ------------------------------------------------------------------------
+
+
+def test_a_write_that_fits_in_part_is_queued_for_the_rest(stream: Stream) -> None:
+    stream.writer.write(b"a" * (PIPE_BYTES - 4096))
+    stream.writer.write(b"b" * 8192)
+    assert stream.writer.queued_bytes == 4096
+    stream.writer.write(b"c" * 10)
+    stream.run_until(lambda: not stream.writer.queued_bytes)
+    stream.read()
+    assert stream.arrived == b"a" * (PIPE_BYTES - 4096) + b"b" * 8192 + b"c" * 10
+
+
+def test_an_empty_write_asks_no_source_for_more(stream: Stream) -> None:
+    asked: list[int] = []
+
+    def nothing_more() -> bool:
+        asked.append(1)
+        return False
+
+    stream.writer.on_drained = nothing_more
+    stream.writer.write(b"")
+    stream.writer.write_all([])
+    stream.turn()
+    assert asked == []
+
+
+def test_a_source_is_asked_once_after_several_writes(stream: Stream) -> None:
+    asked: list[int] = []
+
+    def nothing_more() -> bool:
+        asked.append(1)
+        return False
+
+    stream.writer.on_drained = nothing_more
+    for _ in range(5):
+        stream.writer.write(b"x")
+    stream.turn()
+    assert asked == [1]
+    stream.writer.write(b"x")
+    stream.turn()
+    assert asked == [1, 1]

@@ -1,0 +1,42 @@
+"""Life cycles: how long a child takes from spawn to end, so many at once, three pipes each."""
+
+from __future__ import annotations
+
+from benchmarks.adapters.spawn import Adapter
+from benchmarks.build import target
+from benchmarks.model import Point
+from benchmarks.workloads._pace import measure_us, warm_up
+
+KIND = "spawn"
+NEEDS = "spawn_many"
+UNITS = {"us_per_child": "us"}
+SHOWN = ("us_per_child",)
+ABOUT = "xargs and posix_spawn have no pipes, GNU parallel has a shell and perl."
+
+SECONDS = 0.6
+"""Of one measurement: some thousands of children for the fast, hundreds for the slow."""
+
+
+def _points() -> tuple[Point, ...]:
+    # 16 at once is what the goals speak of: more repeats there, and the quick run has no other.
+    return tuple(
+        Point(
+            group=program,
+            label=f"{at_once} at once",
+            params={"program": program, "at_once": at_once, "way": "plain", "seconds": SECONDS},
+            quick={"seconds": 0.2} if at_once == 16 else None,
+            repeats=7 if at_once == 16 else 2,
+        )
+        for program in ("tiny", "true")
+        for at_once in (1, 16, 64)
+    )
+
+
+PARAMS = _points()
+
+
+def run(adapter: Adapter, program: str, at_once: int, way: str, seconds: float) -> dict[str, float]:
+    """Return the microseconds per child."""
+    argv = ["/bin/true" if program == "true" else target(program)]
+    count = warm_up(adapter, argv, at_once, way, seconds)
+    return {"us_per_child": measure_us(adapter, argv, count, at_once, way)}

@@ -1,0 +1,136 @@
+"""Many commands: at most so many at a time, the output and the status of each, as they end.
+
+`run_batch` is a loop of its own, in whatever thread, lazily: no more of the iterable is taken than
+may run, so an endless one runs in bounded memory. The work is done by transport/pool.py. A command
+that could not be started is an outcome with an ``error``, in its turn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from procreactor.errors import SpawnError
+from procreactor.loop.eventloop import EventLoop
+from procreactor.model import ExitStatus, SpawnSpec
+from procreactor.streams.collect import Collector
+from procreactor.transport import environments
+from procreactor.transport.pool import ChildPool, Ended, thread_count
+from procreactor.transport.redirects import plan_redirects
+from procreactor.transport.request import encode_argv, encode_path, find_candidates
+
+__all__ = ["DRAIN_S", "Outcome", "plan_command", "run_batch"]
+
+DRAIN_S = 1.0
+"""How long after its exit a child's streams may stay open: a grandchild may hold them for ever."""
+
+
+class Outcome(NamedTuple):
+    """How one command went. *status* is None when it could not be started: *error* says why."""
+
+    number: int
+    """Which it was: commands are counted from 0 in the order of their submission."""
+
+    spec: SpawnSpec
+    status: ExitStatus | None
+    error: SpawnError | None
+    stdout: bytes
+    stderr: bytes
+    dropped_bytes: int
+    """How much output came beyond the bound and was not kept."""
+
+    duration_s: float
+    """From the submission to the end."""
+
+
+def plan_command(
+    argv: Sequence[str | bytes],
+    *,
+    env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+    cwd: str | bytes | os.PathLike[str] | None = None,
+) -> SpawnSpec:
+    """Return the request for *argv*, with pipes for stdin, stdout and stderr.
+
+    *env* is the whole environment, None the parent's. A bare name is searched in the PATH of *env*,
+    without one in the parent's. TypeError and ValueError name the argument.
+    """
+    if not argv:
+        raise ValueError("argv must have at least the program")
+    program = encode_path(argv[0], "argv[0]")
+    child_env, rows = environments.plan(env, "env")
+    candidates = tuple(find_candidates(program, child_env, os.environb))
+    return SpawnSpec(
+        candidates,
+        tuple(encode_argv(list(argv), program, "argv")),
+        rows,
+        plan_redirects(None, False),
+        encode_path(cwd, "cwd") if cwd is not None else None,
+        searched_name=program if candidates != (program,) else None,
+    )
+
+
+def run_batch(
+    specs: Iterable[SpawnSpec],
+    *,
+    at_once: int,
+    threads: int | None = None,
+    drain_s: float = DRAIN_S,
+    limit_bytes: int | None = None,
+) -> Iterator[Outcome]:
+    """Run all of *specs*, at most *at_once* (>= 1) at a time, and yield their outcomes as they end.
+
+    Nothing is started before the first outcome is asked for. Closing the iterator kills what runs,
+    and leaves nothing behind.
+    """
+    if at_once < 1:
+        raise ValueError(f"at_once must be >= 1, not {at_once}")
+    return _run(iter(specs), at_once, threads, drain_s, limit_bytes)
+
+
+def _run(
+    specs: Iterator[SpawnSpec],
+    at_once: int,
+    threads: int | None,
+    drain_s: float,
+    limit_bytes: int | None,
+) -> Iterator[Outcome]:
+    loop = EventLoop()
+    ended: deque[Ended[Collector]] = deque()
+    try:
+        pool = ChildPool(
+            loop,
+            partial(Collector, limit_bytes),
+            ended.append,
+            threads=threads or min(at_once, thread_count()),
+            drain_s=drain_s,
+        )
+        try:
+            more = True
+            while more or pool or ended:
+                while more and len(pool) < at_once:
+                    spec = next(specs, None)
+                    if spec is None:
+                        more = False
+                    else:
+                        pool.submit(spec)
+                if pool:
+                    loop.run_once()
+                while ended:
+                    yield _outcome(ended.popleft())
+        finally:
+            pool.close()
+    finally:
+        loop.close()
+
+
+def _outcome(ended: Ended[Collector]) -> Outcome:
+    number, spec, status, error, sinks, duration_s = ended
+    if sinks is None:
+        return Outcome(number, spec, status, error, b"", b"", 0, duration_s)
+    out, err = sinks
+    dropped_bytes = out.dropped + err.dropped
+    texts = out.getvalue(), err.getvalue()
+    return Outcome(number, spec, status, error, *texts, dropped_bytes, duration_s)

@@ -1,0 +1,69 @@
+"""The tables of the README: made between two marks, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_up_reports import rate, report
+
+from benchmarks.readme import BEGIN, END, main, render, replaced
+
+TEXT = f"# A title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
+RUN = report(rate("procreactor", 123.0, 125.0, 127.0), rate("trio", 456.0))
+
+
+def files(folder: Path, text: str) -> tuple[Path, list[str]]:
+    kept, readme = folder / "result.json", folder / "README.md"
+    kept.write_text(json.dumps(RUN.to_json()))
+    readme.write_text(text)
+    return readme, ["--result", str(kept), "--readme", str(readme)]
+
+
+def test_only_what_stands_between_the_marks_is_replaced() -> None:
+    text = replaced(TEXT, "new")
+    assert text == TEXT.replace("old", "new")
+
+
+def test_making_the_tables_twice_changes_nothing(tmp_path: Path) -> None:
+    readme, options = files(tmp_path, TEXT)
+    assert main(options) == 0
+    once = readme.read_text()
+    assert once != TEXT
+    assert main(options) == 0
+    assert readme.read_text() == once
+    assert main([*options, "--check"]) == 0
+
+
+def test_a_check_changes_nothing_and_fails(tmp_path: Path) -> None:
+    readme, options = files(tmp_path, TEXT)
+    assert main([*options, "--check"]) == 1
+    assert readme.read_text() == TEXT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no marks\n",
+        f"{BEGIN}\n",
+        f"{END}\n",
+        f"{END}\n{BEGIN}\n",
+        f"{BEGIN}\n{BEGIN}\n{END}\n",
+        f"in a line {BEGIN}\n{END}\n",
+    ],
+)
+def test_a_readme_without_the_marks_is_refused(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme, options = files(tmp_path, text)
+    assert main(options) == 2
+    assert readme.read_text() == text
+    assert BEGIN in capsys.readouterr().err
+
+
+def test_the_tables_have_the_figures_and_the_machine() -> None:
+    text = render(RUN)
+    assert "| procreactor | 125 ±1 |" in text
+    assert "| trio | 456 |" in text
+    assert "a CPU, 2 CPUs, Linux 6.1" in text

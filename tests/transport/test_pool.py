@@ -1,0 +1,748 @@
+"""Many children on one loop: each told once, whole, whatever it and its neighbours do."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alone import alone
+from conftest import child_pids, open_fds
+from held import wait_for
+from interrupted import interrupt_each_line
+from programs_build import build_program
+from seccomp import deny, needs_seccomp
+from support import DEADLINE_S, PYTHON
+from watched import watched_by_kernel
+
+from procreactor.kernel import children
+from procreactor.loop.eventloop import EventLoop
+from procreactor.model import PipeEnd, Redirect, SpawnSpec
+from procreactor.transport import collected, pool
+from procreactor.transport.pool import ChildPool, Ended, thread_count
+
+Pieces = list[bytes]
+
+PIPES = (
+    Redirect(0, PipeEnd.WE_WRITE),
+    Redirect(1, PipeEnd.WE_READ),
+    Redirect(2, PipeEnd.WE_READ),
+)
+
+has_pidfds = pytest.mark.skipif("pidfd" not in children.in_use(), reason="pidfds are off")
+
+
+class Pool:
+    """A `ChildPool` on a loop of its own, and what it told."""
+
+    def __init__(self, *, threads: int = 2, drain_s: float = DEADLINE_S) -> None:
+        self.loop = EventLoop()
+        self.ended: list[Ended[Pieces]] = []
+        self.pool: ChildPool[Pieces] = ChildPool(
+            self.loop, list, self.ended.append, threads=threads, drain_s=drain_s
+        )
+
+    def run_until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < end, f"not within {DEADLINE_S} s: {condition}"
+            self.loop.run_once(end - time.monotonic())
+
+    def run_all(self) -> list[Ended[Pieces]]:
+        """Return all that has been told, in the order of submission, once nothing runs."""
+        self.run_until(lambda: not self.pool)
+        return sorted(self.ended)
+
+    def run(self, spec: SpawnSpec, data: bytes = b"") -> Ended[Pieces]:
+        self.pool.submit(spec, data)
+        (ended,) = self.run_all()
+        self.ended.clear()
+        return ended
+
+    def close(self) -> None:
+        self.pool.close()
+        self.loop.close()
+
+
+@contextmanager
+def pool_of(**options: Any) -> Iterator[Pool]:
+    made = Pool(**options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def crowd() -> Iterator[Pool]:
+    with pool_of() as made:
+        yield made
+
+
+@pytest.fixture
+def gate() -> Iterator[tuple[int, Callable[[], None]]]:
+    """A fd for children to wait for, and a function that lets them all go on."""
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    is_open = [ours]
+
+    def let_go() -> None:
+        while is_open:
+            os.close(is_open.pop())
+
+    yield theirs, let_go
+    let_go()
+    os.close(theirs)
+
+
+def sh(script: str, *more: Redirect) -> SpawnSpec:
+    return SpawnSpec((b"/bin/sh",), (b"sh", b"-c", script.encode()), (), (*PIPES, *more))
+
+
+def run_program(name: str, *args: object, redirects: Sequence[Redirect] = PIPES) -> SpawnSpec:
+    path = build_program(name).encode()
+    return SpawnSpec((path,), (path, *(str(arg).encode() for arg in args)), (), redirects)
+
+
+def code_of(ended: Ended[Pieces]) -> int | None:
+    assert ended.error is None, ended.error
+    assert ended.status is not None
+    return ended.status.code
+
+
+def texts(ended: Ended[Pieces]) -> tuple[bytes, bytes]:
+    out, err = ended.sinks or ([], [])
+    return b"".join(out), b"".join(err)
+
+
+def said(fd: int, size_bytes: int) -> bytes:
+    """What the program "say" writes to *fd*."""
+    block = bytes((7 * index + fd) % 251 for index in range(251 * 256))
+    return (block * (size_bytes // len(block) + 1))[:size_bytes]
+
+
+# --- each once ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_each_of_many_is_told_once_with_its_number_and_its_end(threads: int) -> None:
+    with pool_of(threads=threads) as crowd:
+        numbers = [crowd.pool.submit(run_program("end", "exit", at % 256)) for at in range(500)]
+        assert len(crowd.pool) == 500
+        ended = crowd.run_all()
+        assert numbers == [one.number for one in ended] == list(range(500))
+        assert [code_of(one) for one in ended] == [at % 256 for at in range(500)]
+        assert all(one.sinks is None for one in ended)
+        assert not crowd.pool
+        assert not child_pids()
+
+
+def test_what_is_told_says_whose_it_is_and_what_it_used(crowd: Pool) -> None:
+    spec = sh("exit 3")
+    ended = crowd.run(spec)
+    assert ended.spec is spec
+    assert ended.status is not None
+    assert ended.status.usage.max_rss_bytes > 0
+    assert 0 < ended.duration_s < DEADLINE_S
+
+
+SIZES = [0, 1, 65535, 65536, 65537, 300 * 1024, 5 << 20]
+
+
+def test_output_of_any_size_is_whole_in_order_and_on_its_stream(crowd: Pool) -> None:
+    pairs = [(size, 0) for size in SIZES] + [(0, size) for size in SIZES]
+    pairs += [(size, size) for size in SIZES]
+    for number, (out, err) in enumerate(pairs):
+        crowd.pool.submit(run_program("say", out, err, number))
+    for ended, (out, err) in zip(crowd.run_all(), pairs, strict=True):
+        assert code_of(ended) == ended.number
+        assert texts(ended) == (said(1, out), said(2, err))
+
+
+def test_a_second_round_on_the_same_loop_is_like_the_first(crowd: Pool) -> None:
+    for _ in range(2):
+        for number in range(30):
+            crowd.pool.submit(sh(f"echo {number}; exit {number}"))
+        ended = crowd.run_all()
+        assert sorted(texts(one)[0] for one in ended) == sorted(b"%d\n" % n for n in range(30))
+        crowd.ended.clear()
+
+
+def test_two_of_them_on_one_loop_do_not_mix(crowd: Pool) -> None:
+    others: list[Ended[Pieces]] = []
+    other: ChildPool[Pieces] = ChildPool(crowd.loop, list, others.append, drain_s=1)
+    for number in range(30):
+        crowd.pool.submit(sh(f"echo mine {number}"))
+        other.submit(sh(f"echo other {number}"))
+    crowd.run_until(lambda: not crowd.pool and not other)
+    other.close()
+    for name, told in (("mine", crowd.ended), ("other", others)):
+        assert [texts(one)[0] for one in sorted(told)] == [
+            f"{name} {number}\n".encode() for number in range(30)
+        ]
+
+
+@pytest.mark.parametrize("disable", ["", "pidfd", "vfork", "unshare", "clone3"])
+def test_on_every_kernel_all_is_told(disable: str) -> None:
+    arguments = build_program("end"), build_program("say")
+    assert alone(run_mixture, *arguments, disable=disable) == []
+
+
+def run_mixture(end: str, say: str) -> list[str]:
+    """Return what was wrong."""
+    wrong: list[str] = []
+
+    def spec(program: str, *args: object) -> SpawnSpec:
+        words = (program, *map(str, args))
+        return SpawnSpec((program.encode(),), tuple(word.encode() for word in words), (), PIPES)
+
+    with pool_of() as crowd:
+        for number in range(60):
+            match number % 3:
+                case 0:
+                    crowd.pool.submit(spec(end, "exit", number))
+                case 1:
+                    crowd.pool.submit(spec(say, 100_000, 300_000, number))
+                case _:
+                    crowd.pool.submit(spec("/nowhere"))
+        for number, ended in enumerate(crowd.run_all()):
+            assert ended.number == number
+            if number % 3 == 2:
+                if not isinstance(ended.error, FileNotFoundError):
+                    wrong.append(f"{number}: {ended.error}")
+                continue
+            wanted = (said(1, 100_000), said(2, 300_000)) if number % 3 else (b"", b"")
+            if code_of(ended) != number or texts(ended) != wanted:
+                wrong.append(f"{number}: {ended.status}")
+    return wrong
+
+
+# --- children that live ---------------------------------------------------------------------------
+
+
+def test_a_child_that_lives_is_read_while_it_does_and_costs_no_wake_up(
+    crowd: Pool, gate: tuple[int, Callable[[], None]]
+) -> None:
+    theirs, let_go = gate
+    got: Pieces = []
+    crowd.pool._shared.new_sink = lambda: got
+    crowd.pool.submit(sh("echo first; read word <&3; exit 4", Redirect(3, theirs)))
+    crowd.run_until(lambda: got)
+    assert (got, len(crowd.pool), crowd.ended) == ([b"first\n"], 1, [])
+    crowd.run_until(lambda: not crowd.loop.timers)  # no tick is due any more
+    let_go()
+    (ended,) = crowd.run_all()
+    assert code_of(ended) == 4
+
+
+def test_a_child_that_closes_its_streams_early_lives_on_and_its_end_is_told(
+    crowd: Pool, gate: tuple[int, Callable[[], None]]
+) -> None:
+    theirs, let_go = gate
+    script = "echo out; echo error >&2; exec >&- 2>&-; read word <&3; exit 4"
+    before = set(open_fds())
+    crowd.pool.submit(sh(script, Redirect(3, theirs)))
+    crowd.run_until(lambda: not crowd.loop.timers and len(set(open_fds()) - before) <= 1)
+    assert crowd.ended == []
+    let_go()
+    (ended,) = crowd.run_all()
+    assert (code_of(ended), texts(ended)) == (4, (b"out\n", b"error\n"))
+
+
+def test_a_child_without_pipes_is_told_too(
+    crowd: Pool, gate: tuple[int, Callable[[], None]]
+) -> None:
+    theirs, let_go = gate
+    crowd.pool.submit(run_program("end", "wait", 7, redirects=[Redirect(0, theirs)]))
+    crowd.pool.submit(run_program("end", "exit", 8, redirects=()))
+    crowd.run_until(lambda: crowd.ended and not crowd.loop.timers)
+    let_go()
+    assert [code_of(one) for one in crowd.run_all()] == [7, 8]
+
+
+def test_streams_that_are_shared_or_missing_are_told_as_empty(crowd: Pool) -> None:
+    only_err = SpawnSpec(
+        (b"/bin/sh",), (b"sh", b"-c", b"echo error >&2"), (), (Redirect(2, PipeEnd.WE_READ),)
+    )
+    assert texts(crowd.run(only_err)) == (b"", b"error\n")
+
+
+# --- who holds the streams ------------------------------------------------------------------------
+
+
+def kill_who_was_named(text: bytes) -> None:
+    """Kill the grandchild whose pid *text* is, and wait until it is gone."""
+    pid = int(text)
+    os.kill(pid, signal.SIGKILL)
+
+    def is_gone() -> bool:
+        try:
+            return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_for(is_gone)
+
+
+@pytest.mark.parametrize("drain_s", [0.0, 0.05])
+def test_a_grandchild_that_holds_the_streams_does_not_hold_the_end(drain_s: float) -> None:
+    with pool_of(drain_s=drain_s) as crowd:
+        before = watched_by_kernel(crowd.loop.epoll_fd)
+        ended = crowd.run(sh("sleep 600 & echo $!; exit 3"))
+        assert (code_of(ended), texts(ended)[1]) == (3, b"")
+        kill_who_was_named(texts(ended)[0])
+        assert watched_by_kernel(crowd.loop.epoll_fd) == before
+
+
+def test_what_a_grandchild_writes_in_time_is_told_when_it_lets_go(
+    crowd: Pool, gate: tuple[int, Callable[[], None]]
+) -> None:
+    theirs, let_go = gate
+    script = "(read word <&3; echo late) & echo early; exit 3"
+    crowd.pool.submit(sh(script, Redirect(3, theirs)))
+    crowd.run_until(lambda: any(one.status for one in crowd.pool._running))
+    let_go()
+    (ended,) = crowd.run_all()
+    assert (code_of(ended), texts(ended)[0]) == (3, b"early\nlate\n")
+
+
+GROW = """
+import fcntl, os
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
+os.write(1, (bytes((7 * i + 1) % 251 for i in range(251)) * 4000)[:1_000_000])
+"""
+
+
+@pytest.mark.parametrize("holder", ["", "sleep 600 & echo $! >&2;"])
+def test_a_pipe_fuller_than_one_look_is_emptied_before_it_is_given_up(holder: str) -> None:
+    """The child grew its pipe; there is more in it than a turn reads, and no time left."""
+    script = f"{holder} exec {PYTHON} -I -S -c '{GROW}'"
+    with pool_of(drain_s=0.0) as crowd:
+        ended = crowd.run(sh(script))
+        out, err = texts(ended)
+        if holder:
+            kill_who_was_named(err)
+        assert code_of(ended) == 0
+        assert out == said(1, 1_000_000)
+
+
+# --- bad ends and starts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["KILL", "TERM", "USR1"])
+def test_the_signal_that_killed_it_is_told(crowd: Pool, name: str) -> None:
+    ended = crowd.run(sh(f"echo out; kill -{name} $$"))
+    assert ended.status is not None
+    assert (ended.status.code, ended.status.signal) == (None, signal.Signals[f"SIG{name}"])
+    assert texts(ended)[0] == b"out\n"
+
+
+def test_a_start_that_fails_is_told_in_its_turn_and_the_others_are_not_harmed(
+    crowd: Pool, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("no program")
+    missing = SpawnSpec((b"/nowhere",), (b"x",), (), PIPES)
+    no_cwd = sh("exit 0")
+    no_cwd.cwd = b"/no/where"
+    not_executable = SpawnSpec((bytes(plain),), (b"x",), (), PIPES)
+    for spec in (missing, sh("exit 1"), no_cwd, sh("exit 2"), not_executable, sh("exit 3")):
+        crowd.pool.submit(spec)
+    ended = crowd.run_all()
+    assert [one.status.code if one.status else None for one in ended] == [None, 1, None, 2, None, 3]
+    found = [(type(one.error).__mro__[2], one.error.stage) for one in ended if one.error]
+    assert found == [
+        (FileNotFoundError, "exec"),
+        (FileNotFoundError, "chdir"),
+        (PermissionError, "exec"),
+    ]
+
+
+def test_a_request_that_cannot_be_followed_is_refused_before_anything_is_done(crowd: Pool) -> None:
+    deadly = sh("exit 0")
+    deadly.parent_death_signal = signal.SIGTERM
+    with pytest.raises(ValueError, match="death signal"):
+        crowd.pool.submit(deadly)
+    for redirect in (
+        Redirect(3, PipeEnd.WE_READ),
+        Redirect(0, PipeEnd.WE_READ),
+        Redirect(1, PipeEnd.WE_WRITE),
+        Redirect(2, PipeEnd.WE_WRITE),
+    ):
+        with pytest.raises(ValueError, match=f"no pipe at .*child_fd={redirect.child_fd}"):
+            crowd.pool.submit(SpawnSpec((b"/bin/true",), (b"true",), (), (redirect,)))
+    assert len(crowd.pool) == 0
+    assert crowd.pool.submit(sh("exit 0")) == 0
+    crowd.run_all()
+
+
+def submit_what_is_none() -> int | None:
+    with pool_of() as crowd:
+        wrong: Any = SpawnSpec((b"/bin/true",), ("text",), (), PIPES)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            crowd.pool.submit(wrong)
+        assert len(crowd.pool) == 0
+        return code_of(crowd.run(sh("exit 5")))
+
+
+def test_what_is_no_request_is_refused_and_the_rest_goes_on() -> None:
+    assert alone(submit_what_is_none) == 5
+
+
+@pytest.mark.parametrize("threads", [0, -1, 65])
+def test_the_number_of_threads_is_checked(threads: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to 64"):
+        Pool(threads=threads)
+    gc.collect()
+
+
+def test_by_default_there_are_as_many_threads_as_cpus_may_be_used_but_not_more_than_8() -> None:
+    assert 1 <= thread_count() <= 8
+    assert thread_count() == min(8, len(os.sched_getaffinity(0)))
+
+
+# --- standard input -------------------------------------------------------------------------------
+
+MIB = said(0, 1 << 20)
+
+
+def test_a_child_gets_all_of_its_input_and_its_end(crowd: Pool) -> None:
+    cat = SpawnSpec((b"/bin/cat",), (b"cat",), (), PIPES)
+    assert texts(crowd.run(cat, MIB)) == (MIB, b"")
+    assert texts(crowd.run(cat, b"x")) == (b"x", b"")
+    assert texts(crowd.run(cat)) == (b"", b"")
+
+
+def test_a_child_that_does_not_read_its_input_is_no_error(crowd: Pool) -> None:
+    crowd.pool.submit(sh("exit 3"), MIB)
+    crowd.pool.submit(sh("exec <&-; echo closed; exit 4"), MIB)
+    crowd.pool.submit(sh("head -c 10; exit 5"), MIB)
+    ended = crowd.run_all()
+    assert [code_of(one) for one in ended] == [3, 4, 5]
+    assert [texts(one)[0] for one in ended] == [b"", b"closed\n", MIB[:10]]
+
+
+def test_a_child_that_closes_its_input_and_lives_holds_nothing_of_it(
+    crowd: Pool, gate: tuple[int, Callable[[], None]]
+) -> None:
+    theirs, let_go = gate
+    script = "head -c 3; exec <&-; echo closed >&2; read word <&3; exit 4"
+    crowd.pool.submit(sh(script, Redirect(3, theirs)), MIB)
+    running = crowd.pool._running
+    crowd.run_until(lambda: running and not any(one._writer for one in running))
+    let_go()
+    (ended,) = crowd.run_all()
+    assert (code_of(ended), texts(ended)[0]) == (4, MIB[:3])
+
+
+def test_input_for_a_child_that_has_no_pipe_there_is_dropped(crowd: Pool) -> None:
+    spec = run_program("end", "exit", 3, redirects=PIPES[1:])
+    assert code_of(crowd.run(spec, MIB)) == 3
+
+
+# --- owners who raise -----------------------------------------------------------------------------
+
+
+def test_a_sink_that_raises_costs_its_bytes_and_nothing_else(
+    crowd: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refusing(list[bytes]):
+        def append(self, data: bytes) -> None:
+            raise RuntimeError("no room")
+
+    crowd.pool._shared.new_sink = Refusing
+    assert code_of(crowd.run(sh("echo out; exit 3"))) == 3
+    assert "no room" in caplog.text
+
+
+def test_an_owner_that_raises_at_an_end_is_logged_and_told_of_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[int] = []
+
+    def on_end(ended: Ended[Pieces]) -> None:
+        told.append(ended.number)
+        raise RuntimeError("not now")
+
+    loop = EventLoop()
+    pool: ChildPool[Pieces] = ChildPool(loop, list, on_end, threads=1, drain_s=1)
+    for number in range(20):
+        pool.submit(sh("exit 0") if number % 2 else SpawnSpec((b"/nowhere",), (b"x",), (), PIPES))
+    end_s = time.monotonic() + DEADLINE_S
+    while pool:
+        assert time.monotonic() < end_s
+        loop.run_once(1)
+    pool.close()
+    loop.close()
+    assert sorted(told) == list(range(20))
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 20
+
+
+# --- when nothing more can be watched -------------------------------------------------------------
+
+ADD = (1, 1)
+"""epoll_ctl's second argument, as seccomp counts them: EPOLL_CTL_ADD."""
+
+
+def run_without_room_to_watch(say: str) -> list[list[object]]:
+    """The threads, which are older than the filter, may still add; this thread may not."""
+    path = say.encode()
+    with pool_of(drain_s=0.0) as crowd:
+        theirs, ours = os.pipe()
+        crowd.pool.submit(SpawnSpec((path,), (path, b"60000", b"1", b"3"), (), PIPES))
+        crowd.pool.submit(sh("read word <&3", Redirect(3, theirs)))  # lives: is to be watched
+        crowd.pool.submit(sh("read word <&3", Redirect(3, theirs)), MIB)  # is to be fed
+        crowd.pool.submit(sh("sleep 600 & echo $!; exit 4"))  # is to be drained
+        crowd.pool.submit(sh("exit 5"))
+        wait_for(lambda: sum(stat_of(pid) == "Z" for pid in child_pids()) == 3)
+        deny("epoll_ctl", errno.ENOSPC, ADD)
+        ended = crowd.run_all()
+        os.close(theirs)
+        os.close(ours)
+    os.kill(int(texts(ended[3])[0]), signal.SIGKILL)
+    assert texts(ended[0]) == (said(1, 60000), said(2, 1))
+    return [
+        [
+            one.status.code if one.status else None,
+            one.error and one.error.errno,
+            one.error and one.error.stage,
+        ]
+        for one in ended
+    ]
+
+
+@needs_seccomp
+@has_pidfds
+def test_what_cannot_be_watched_is_killed_and_told_as_an_error_and_the_rest_ends_well() -> None:
+    no_room = [None, errno.ENOSPC, "watch"]
+    found = alone(run_without_room_to_watch, build_program("say"))
+    assert found == [[3, None, None], no_room, no_room, [4, None, None], [5, None, None]]
+
+
+def run_without_pidfds_nor_room() -> list[int | None]:
+    with pool_of() as crowd:
+        crowd.pool.submit(sh("exec sleep 600"))
+        deny("epoll_ctl", errno.ENOSPC, ADD)
+        (ended,) = crowd.run_all()
+    assert ended.error is not None
+    return [ended.error.errno]
+
+
+@needs_seccomp
+def test_without_pidfds_an_end_that_cannot_be_watched_is_an_error_too() -> None:
+    assert alone(run_without_pidfds_nor_room, disable="pidfd") == [errno.ENOSPC]
+
+
+def open_without_room() -> list[object]:
+    loop = EventLoop()
+    deny("epoll_ctl", errno.ENOSPC, ADD)
+    tasks = len(os.listdir("/proc/self/task"))
+    with pytest.raises(OSError) as caught:
+        ChildPool(loop, list, lambda ended: None, threads=2, drain_s=1)
+    wait_for(lambda: len(os.listdir("/proc/self/task")) == tasks)
+    loop.close()
+    return [caught.value.errno]
+
+
+@needs_seccomp
+def test_one_that_cannot_watch_its_own_threads_ends_them() -> None:
+    assert alone(open_without_room) == [errno.ENOSPC]
+
+
+# --- traced ---------------------------------------------------------------------------------------
+
+
+def turns_beside_a_traced_zombie(end: str, tracer: str, no_room: bool) -> dict[str, Any]:
+    theirs, ours = os.pipe()
+    gate_in, gate = os.pipe()
+    said_in, said_out = os.pipe()
+    with pool_of() as crowd:
+        spec = SpawnSpec((end.encode(),), (end.encode(), b"wait", b"4"), (), [Redirect(0, theirs)])
+        crowd.pool.submit(spec)
+        crowd.run_until(lambda: crowd.pool._running)
+        (one,) = crowd.pool._running
+        pid = one.pid
+        words = (tracer.encode(), str(pid).encode())
+        rows = [Redirect(0, gate_in), Redirect(1, said_out)]
+        crowd.pool.submit(SpawnSpec((tracer.encode(),), words, (), rows))
+        told = select.poll()
+        told.register(said_in, select.POLLIN)
+        crowd.run_until(lambda: crowd.ended or told.poll(0))
+        is_traced = not crowd.ended
+        os.close(ours)
+        if not is_traced:
+            crowd.run_all()
+            for fd in (theirs, gate_in, gate, said_in, said_out):
+                os.close(fd)
+            return {"traced": False}
+        wait_for(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text())
+        crowd.run_until(lambda: one._exit_key == 0)  # it was noticed, and is looked at again later
+        if no_room:
+            deny("epoll_ctl", errno.ENOSPC, ADD)
+        over: list[bool] = []
+        crowd.loop.call_later(0.15, over.append, True)
+        turns = 0
+        while not over:
+            crowd.loop.run_once()
+            turns += 1
+        early = len(crowd.ended)
+        os.close(gate)
+        codes = [code_of(ended) for ended in crowd.run_all()]
+    for fd in (theirs, gate_in, said_in, said_out):
+        os.close(fd)
+    return {"traced": True, "turns": turns, "early": early, "codes": codes}
+
+
+@has_pidfds
+@pytest.mark.parametrize("no_room", [False, pytest.param(True, marks=needs_seccomp)])
+def test_a_zombie_that_a_tracer_holds_is_no_end_and_does_not_make_the_loop_spin(
+    no_room: bool,
+) -> None:
+    args = build_program("end"), build_program("tracer"), no_room
+    found = alone(turns_beside_a_traced_zombie, *args)
+    if not found.pop("traced"):
+        pytest.skip("may not trace")
+    assert found.pop("turns") < 150  # one that spins has tens of thousands
+    assert found == {"early": 0, "codes": [4, 0]}
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def stat_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_close_kills_what_runs_stubborn_or_stopped_and_tells_nothing(crowd: Pool) -> None:
+    """Also one that was just submitted."""
+    for _ in range(3):
+        crowd.pool.submit(sh("trap '' TERM INT HUP; kill -STOP $$; exec sleep 600"))
+        crowd.pool.submit(sh("trap '' TERM INT HUP; while :; do read word; done"), MIB)
+    crowd.run_until(lambda: len(crowd.pool._running) == 6)
+    wait_for(lambda: sum(stat_of(pid) == "T" for pid in child_pids()) == 3)
+    for _ in range(20):
+        crowd.pool.submit(sh("exec sleep 600"))
+    before = watched_by_kernel(crowd.loop.epoll_fd)
+    assert len(before) > 1
+    crowd.pool.close()
+    assert not child_pids()
+    assert crowd.ended == []
+    assert len(watched_by_kernel(crowd.loop.epoll_fd)) == 1  # the loop's own
+    assert len(crowd.loop._watches) == 1
+    assert not crowd.loop.timers
+
+
+def test_a_close_in_the_turn_of_an_end_tells_nothing_more() -> None:
+    loop = EventLoop()
+    told: list[int] = []
+
+    def on_end(ended: Ended[Pieces]) -> None:
+        told.append(ended.number)
+        pool.close()
+
+    pool: ChildPool[Pieces] = ChildPool(loop, list, on_end, threads=1, drain_s=1)
+    for _ in range(20):
+        pool.submit(sh("exit 0"))
+    wait_for(lambda: len(child_pids()) == 20)
+    wait_for(lambda: all(stat_of(pid) == "Z" for pid in child_pids()))
+    while not told:
+        loop.run_once(1)
+    loop.run_once(0)
+    loop.close()
+    assert len(told) == 1
+
+
+def test_a_second_close_does_nothing_and_nothing_is_accepted_after_the_first(crowd: Pool) -> None:
+    crowd.pool.submit(sh("exec sleep 600"))
+    crowd.pool.close()
+    crowd.pool.close()
+    with pytest.raises(ValueError, match="closed"):
+        crowd.pool.submit(sh("exit 0"))
+    assert len(crowd.pool) == 0
+
+
+def test_what_was_reaped_by_others_does_not_hinder_a_close(crowd: Pool) -> None:
+    for _ in range(3):
+        crowd.pool.submit(sh("exec sleep 600"))
+    crowd.run_until(lambda: len(crowd.pool._running) == 3)
+    for pid in child_pids():
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    crowd.pool.close()
+    assert len(watched_by_kernel(crowd.loop.epoll_fd)) == 1
+
+
+# --- copies of the process ------------------------------------------------------------------------
+
+
+def run_beside_a_copy() -> list[Any]:
+    theirs, ours = os.pipe()
+    with pool_of() as crowd:
+        for number in range(10):
+            crowd.pool.submit(sh(f"read word <&3; echo {number}; exit {number}", Redirect(3, theirs)))
+        crowd.pool.submit(sh("exec sleep 600"), MIB)
+        crowd.run_until(lambda: len(crowd.pool._running) == 11)
+        copy = os.fork()
+        if copy == 0:
+            try:
+                with pytest.raises(ValueError, match="closed"):
+                    crowd.pool.submit(sh("exit 0"))
+                crowd.close()
+                del crowd.pool
+                gc.collect()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(copy, 0)[1] == 0
+        os.close(ours)
+        crowd.run_until(lambda: len(crowd.pool) == 1)
+        ended = sorted(crowd.ended)
+    os.close(theirs)
+    return [[code_of(one), texts(one)[0].decode()] for one in ended]
+
+
+@pytest.mark.parametrize("disable", ["", "pidfd"])
+def test_a_copy_of_the_process_touches_nothing_of_the_originals(disable: str) -> None:
+    found = alone(run_beside_a_copy, disable=disable)
+    assert found == [[number, f"{number}\n"] for number in range(10)]
+
+
+# --- between two lines ----------------------------------------------------------------------------
+
+
+def interrupt_everywhere() -> int:
+    """The ends of children that are over, that live, are fed, held by others, and not there."""
+    opened: list[Pool] = []
+
+    def act() -> None:
+        crowd = Pool(threads=1, drain_s=0.0)
+        opened.append(crowd)
+        crowd.pool.submit(sh("echo out; exit 1"))
+        crowd.pool.submit(SpawnSpec((b"/nowhere",), (b"x",), (), PIPES))
+        crowd.pool.submit(sh("exec cat"), MIB)
+        crowd.pool.submit(sh("exec sleep 600"))
+        crowd.run_until(lambda: len(crowd.ended) == 3 and not crowd.loop.timers)
+
+    def clean_up() -> None:
+        while opened:
+            opened.pop().close()
+        gc.collect()
+        assert not child_pids()
+        left = {fd: what for fd, what in open_fds().items() if before.get(fd) != what}
+        assert not left, f"fds left: {left}"
+
+    before = open_fds()
+    spared = {"close", "kill"}
+    return interrupt_each_line([pool, collected], act, clean_up, spared)
+
+
+def test_an_interrupt_between_any_two_lines_leaves_nothing_after_a_close() -> None:
+    assert alone(interrupt_everywhere) > 100
