@@ -59,7 +59,7 @@ CHILD void child_reset_signals(struct pr_child *child)
     struct pr_kernel_sigaction standard = {.handler = SIG_DFL};
     for (int number = 1; number <= 64; number++)
         if (child->reset_signals >> (number - 1) & 1 && number != SIGKILL && number != SIGSTOP)
-            sys_rt_sigaction(number, &standard);
+            sys_rt_sigaction(number, &standard, 0);
 }
 
 /* Where CLONE_INTO_CGROUP is missing: "0" in cgroup.procs means the writer. */

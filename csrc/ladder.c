@@ -65,7 +65,7 @@ uint64_t pr_ignored_signals(void)
     uint64_t ignored = 0;
     for (int number = 1; number <= 64; number++) {
         struct pr_kernel_sigaction action = {.handler = SIG_DFL};
-        if (sys_rt_sigaction_get(number, &action) == 0 && action.handler == SIG_IGN)
+        if (sys_rt_sigaction(number, NULL, &action) == 0 && action.handler == SIG_IGN)
             ignored |= UINT64_C(1) << (number - 1);
     }
     return ignored;

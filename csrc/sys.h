@@ -213,11 +213,8 @@ PR_RAW long sys_getppid(void) { return pr_sys(SYS_getppid, 0, 0, 0, 0, 0, 0); }
 
 /* signals */
 PR_CALL(rt_sigprocmask, (int how, const uint64_t *set, uint64_t *old), how, set, old, 8)
-PR_CALL(rt_sigaction, (int number, const struct pr_kernel_sigaction *action), number, action, 0, 8)
-PR_RAW long sys_rt_sigaction_get(int number, struct pr_kernel_sigaction *action)
-{
-    return pr_sys(SYS_rt_sigaction, number, 0, (long)action, 8, 0, 0);
-}
+PR_CALL(rt_sigaction, (int number, const struct pr_kernel_sigaction *action,
+                       struct pr_kernel_sigaction *before), number, action, before, 8)
 
 /* state and identity of the child */
 PR_CALL(chdir, (const char *path), path)

@@ -18,7 +18,7 @@ from procreactor.loop.eventloop import EventLoop
 from procreactor.model import ExitStatus, SpawnSpec
 from procreactor.streams.collect import Collector
 from procreactor.transport import environments
-from procreactor.transport.pool import ChildPool, Ended, thread_count
+from procreactor.transport.pool import MOST_THREADS, ChildPool, Ended, thread_count
 from procreactor.transport.redirects import plan_redirects
 from procreactor.transport.request import encode_argv, encode_path, find_candidates
 
@@ -83,10 +83,15 @@ def run_batch(
     """Run all of *specs*, at most *at_once* (>= 1) at a time, and yield their outcomes as they end.
 
     Nothing is started before the first outcome is asked for. Closing the iterator kills what runs,
-    and leaves nothing behind.
+    and leaves nothing behind. *threads* is 1 to 64, *limit_bytes* bounds what is kept of each
+    stream (streams/collect.py). In a forked copy of the process there are no more outcomes:
+    ChildProcessError.
     """
     if at_once < 1:
         raise ValueError(f"at_once must be >= 1, not {at_once}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must be from 1 to {MOST_THREADS}, not {threads}")
+    Collector(limit_bytes)  # says what is wrong with it, before anything is started
     return _run(iter(specs), at_once, threads, drain_s, limit_bytes)
 
 
@@ -111,12 +116,14 @@ def _run(
             more = True
             while more or pool or ended:
                 while more and len(pool) < at_once:
-                    spec = next(specs, None)
-                    if spec is None:
+                    try:
+                        spec = next(specs)
+                    except StopIteration:
                         more = False
                     else:
                         pool.submit(spec)
                 if pool:
+                    pool.check_owner()
                     loop.run_once()
                 while ended:
                     yield _outcome(ended.popleft())

@@ -18,6 +18,8 @@ import os
 import signal
 import struct
 from collections.abc import Callable, Sequence
+from itertools import repeat
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -147,25 +149,24 @@ class _IgnoredSignals:
 
     def __init__(self) -> None:
         self._by_kernel = 0
-        self._table: tuple[object, ...] = ()
+        self._table = b""
         self.mask = 0
 
     def learn(self) -> None:
         """Ask the kernel."""
         self._by_kernel = lib.pr_ignored_signals() | self._ALWAYS
-        self._table = ()
+        self._table = b""
 
     def now(self) -> int:
         """Return the mask, bit n-1 for signal n."""
         if not self._by_kernel:
             self.learn()
-        # The table's handlers, as objects: unchanged ones are compared by identity.
-        table = tuple(map(_signal.getsignal, self._NUMBERS))
+        # Only whether each is ignored: the handlers themselves are not ours to keep alive.
+        table = bytes(map(is_, map(_signal.getsignal, self._NUMBERS), repeat(_signal.SIG_IGN)))
         if table != self._table:
             self.mask = self._by_kernel
-            for number, handler in zip(self._NUMBERS, table, strict=True):
-                if isinstance(handler, int) and handler == signal.SIG_IGN:
-                    self.mask |= 1 << (number - 1)
+            for number, ignored in zip(self._NUMBERS, table, strict=True):
+                self.mask |= ignored << (number - 1)
             self._table = table
         return self.mask
 

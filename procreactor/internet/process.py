@@ -330,7 +330,10 @@ class PTYProcess(ChildTransport):
         self._stop_producer()
 
 
+_BYTES_LIKE = (bytes, bytearray, memoryview)  # a union would be made anew for each write
+
+
 def _bytes_like(data: object) -> BytesLike:
-    if not isinstance(data, bytes | bytearray | memoryview):
+    if not isinstance(data, _BYTES_LIKE):
         raise TypeError(f"Data must be bytes, not {type(data).__name__}")
     return data

@@ -39,6 +39,7 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._epoll_fd = self._epoll.fileno()
+        self._poll = self._epoll.poll
         self._always_ready: dict[int, int] = {}
         self._ready_fd = -1  # in the set and readable while one of those is wanted
 
@@ -85,9 +86,10 @@ class Poller:
 
         May return nothing before the time is over: epoll counts milliseconds in 31 bits.
         """
-        timeout_s = min(timeout_s, _LONGEST_WAIT_S)
+        if timeout_s > _LONGEST_WAIT_S:
+            timeout_s = _LONGEST_WAIT_S
         if not self._always_ready:
-            return self._epoll.poll(timeout_s)
+            return self._poll(timeout_s)
         ready = [(fd, events) for fd, events in self._always_ready.items() if events]
         return ready + [pair for pair in self._epoll.poll(timeout_s) if pair[0] != self._ready_fd]
 

@@ -23,13 +23,14 @@ from procreactor.errors import SpawnError
 from procreactor.kernel.children import Child
 from procreactor.model import SpawnSpec
 
-__all__ = ["Spawner", "Start"]
+__all__ = ["MOST_THREADS", "Spawner", "Start"]
 
 Start = tuple[Child, bool, SpawnError | None]
 """The child, whether its pidfd is watched under the key, and what went wrong, if anything did."""
 
 
-_MOST_THREADS = 64
+MOST_THREADS = 64
+"""csrc/spawner.c takes no more."""
 
 
 class Spawner:
@@ -39,8 +40,8 @@ class Spawner:
     """
 
     def __init__(self, threads: int) -> None:
-        if not 1 <= threads <= _MOST_THREADS:
-            raise ValueError(f"threads must be from 1 to {_MOST_THREADS}, not {threads}")
+        if not 1 <= threads <= MOST_THREADS:
+            raise ValueError(f"threads must be from 1 to {MOST_THREADS}, not {threads}")
         self._pending: dict[int, tuple[Child, SpawnSpec]] = {}
         self._last_token = 0
         self._pid = os.getpid()

@@ -47,6 +47,10 @@ __all__ = ["EventLoop", "Watch"]
 Callback = Callable[..., object]
 
 
+def _tell_nobody(events: int) -> None:
+    """The callback of a watch that is over."""
+
+
 class Watch:
     """One fd and who is told, with the events, when it is ready. Made by `EventLoop.watch`."""
 
@@ -58,9 +62,18 @@ class Watch:
         self.events = events
         self.active = True
 
+    def retire(self) -> None:
+        """Be told no more. The callback is let go of: it mostly belongs to who holds this watch,
+        and a circle of the two would be left to the collector, one for each pipe of each child."""
+        self.active = False
+        self.on_ready = _tell_nobody
 
-_NOBODY = Watch(-1, lambda events: None, 0)
-_NOBODY.active = False
+
+_LOWEST_KEY = -(1 << 31)
+"""What epoll carries beside an event is an int of C, as an fd is."""
+
+_NOBODY = Watch(-1, _tell_nobody, 0)
+_NOBODY.retire()
 
 
 class EventLoop:
@@ -97,7 +110,7 @@ class EventLoop:
         if fd in watches:
             # Its file was closed unasked, or the number could not have been added: who unwatches it
             # later must not take this one out.
-            watches[fd].active = False
+            watches[fd].retire()
         watch = watches[fd] = Watch(fd, on_ready, events)
         return watch
 
@@ -105,7 +118,7 @@ class EventLoop:
         """Do as `watch` does, for an *fd* that is in the set of `epoll_fd` already."""
         watches = self._watches
         if fd in watches:
-            watches[fd].active = False  # stale, as in `watch`
+            watches[fd].retire()  # stale, as in `watch`
         watch = watches[fd] = Watch(fd, on_ready, events)
         return watch
 
@@ -114,8 +127,11 @@ class EventLoop:
 
         Whoever puts the fd into the set of `epoll_fd` gives its events this number as their fd.
         """
-        self._last_key -= 1
-        return self._last_key
+        key = self._last_key - 1
+        while key < _LOWEST_KEY or key in self._watches:  # after two thousand million
+            key = -1 if key < _LOWEST_KEY else key - 1
+        self._last_key = key
+        return key
 
     def forget(self, fd: int) -> None:
         """Tell the watch of *fd*, or of a key, no more; others see to the fd and the set.
@@ -124,7 +140,7 @@ class EventLoop:
         """
         watch = self._watches.pop(fd, None)
         if watch is not None:
-            watch.active = False
+            watch.retire()
 
     def withdraw(self, fd: int) -> None:
         """Take *fd*, which has no watch of its own number, out of the set."""
@@ -136,7 +152,7 @@ class EventLoop:
         if watch is None:
             os.close(fd)
         else:
-            watch.active = False
+            watch.retire()
             self._drop(fd)
 
     def rewatch(self, watch: Watch, events: int) -> None:
@@ -148,7 +164,7 @@ class EventLoop:
     def unwatch(self, watch: Watch) -> None:
         """Never tell *watch* again; to be called before its fd is closed. Idempotent."""
         if watch.active:
-            watch.active = False
+            watch.retire()
             del self._watches[watch.fd]
             self._poller.remove(watch.fd)
 
@@ -188,14 +204,23 @@ class EventLoop:
             called = True
         ready = self._poller.wait(0 if called else self._wait_s(timeout_s))
         watches = self._watches
+        if len(ready) == 1:
+            # Most turns: no other event to be resolved before this one is told.
+            [(fd, events)] = ready
+            self._tell(watches.get(fd) or self._stranger(fd), events)
+            return
         for watch, events in [
             (watches.get(fd) or self._stranger(fd), events) for fd, events in ready
         ]:
-            if watch.active:
-                try:
-                    watch.on_ready(events)
-                except BaseException:
-                    report_callback_error(_name(watch.on_ready))
+            self._tell(watch, events)
+
+    def _tell(self, watch: Watch, events: int) -> None:
+        if watch.active:
+            on_ready = watch.on_ready
+            try:
+                on_ready(events)
+            except BaseException:
+                report_callback_error(_name(on_ready))
 
     def _stranger(self, fd: int) -> Watch:
         """An event of an fd that nobody watches: its owner closed and reopened it unasked."""
@@ -206,6 +231,8 @@ class EventLoop:
         if self._soon:
             return 0
         wait_s = -1.0 if timeout_s is None else max(0.0, timeout_s)
+        if not self.timers:
+            return wait_s
         deadline_s = self.timers.next_deadline()
         if deadline_s is None:
             return wait_s
@@ -288,7 +315,7 @@ class EventLoop:
         Nothing is taken out of that set: its watches are those of the original.
         """
         for watch in self._watches.values():
-            watch.active = False
+            watch.retire()
         self._watches.clear()
         self._close_own()
         self._open()

@@ -47,7 +47,7 @@ class SharedFd:
     def unwatch(self, side: Watch) -> None:
         """Never tell this side again. Idempotent."""
         if side.active:
-            side.active = False
+            side.retire()
             self._sides.remove(side)
             self._apply()
 

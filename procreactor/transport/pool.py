@@ -12,6 +12,7 @@ they wrote was read at the end. So a child that fills a pipe at once waits for a
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,15 +21,15 @@ from typing import Generic, NamedTuple, TypeVar
 from procreactor.errors import SpawnError, report_callback_error, spawn_error
 from procreactor.kernel.children import Child
 from procreactor.kernel.poller import READ
-from procreactor.kernel.spawners import Spawner, Start
+from procreactor.kernel.spawners import MOST_THREADS, Spawner, Start
 from procreactor.loop.eventloop import EventLoop
 from procreactor.loop.timers import Timer, TimerState
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
 from procreactor.transport.collected import CollectedChild, Collecting, Sink
 
-__all__ = ["ChildPool", "Ended", "thread_count"]
+__all__ = ["MOST_THREADS", "ChildPool", "Ended", "thread_count"]
 
-_MOST_THREADS = 8
+_MOST_THREADS_UNASKED = 8
 
 _TICK_S = 0.002
 """How often what was started is looked at; a small program has come and gone by then."""
@@ -99,6 +100,7 @@ class ChildPool(Generic[S]):
         self._running: dict[CollectedChild[S], _Job[S]] = {}
         self._young: list[CollectedChild[S]] = []  # since the last tick, or the one before
         self._tick: Timer | None = None
+        self._is_open = True
         self._shared = Collecting(loop, drain_s, new_sink)
         self._checked: object = None
         self._spawner = Spawner(thread_count() if threads is None else threads)
@@ -112,6 +114,13 @@ class ChildPool(Generic[S]):
         """How many commands are submitted and have not ended."""
         return len(self._starting) + len(self._running)
 
+    def check_owner(self) -> None:
+        """Raise ValueError once closed, ChildProcessError in a forked copy of the process."""
+        if not self._watch.active:
+            if self._is_open:
+                raise ChildProcessError(errno.ECHILD, "the pool's children are another process's")
+            raise ValueError("the pool is closed")
+
     def submit(self, spec: SpawnSpec, data: bytes = b"") -> int:
         """Have *spec* run, with *data* on its stdin, and return its number; does not wait.
 
@@ -119,8 +128,7 @@ class ChildPool(Generic[S]):
         parent death signal, which is tied to the thread that spawns: ValueError. The fds of ours
         that it names stay open until a thread has started it: at the latest, until its end is told.
         """
-        if not self._watch.active:
-            raise ValueError("the pool is closed, or a copy of another process's")
+        self.check_owner()
         if spec.parent_death_signal:
             raise ValueError("a pool cannot set a parent death signal: its threads end with it")
         if spec.redirects is not self._checked:
@@ -152,6 +160,7 @@ class ChildPool(Generic[S]):
 
         Blocks for as long as an exec that is under way and the end of the killed ones take.
         """
+        self._is_open = False
         if not self._watch.active:
             return
         self._loop.unwatch(self._watch)
@@ -262,4 +271,4 @@ def _tell_nobody(ended: object) -> None:
 
 def thread_count() -> int:
     """One per CPU that we may use, 8 at most: a spawn is mostly the kernel's work on the child."""
-    return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
+    return max(1, min(_MOST_THREADS_UNASKED, len(os.sched_getaffinity(0))))

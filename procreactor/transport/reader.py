@@ -7,7 +7,7 @@ Rules:
   tried: on a grown pipe it gained nothing, because the wake-ups are what costs, not the turns.
 - A stream is hot when it keeps filling a whole pipe before we come to it: then its child sleeps
   whenever we do not, and its pipe is grown (kernel/pipes.py). Four full reads in a row do it, or
-  more with some small ones between (a `head` of 8 KiB writes fills one read in two, or in ten).
+  more with some small ones between (`head`, which writes 8 KiB, for a while fills every other).
   A pause forgets them: there the listener is slow, and a larger pipe would gain nothing.
 - Reads of a grown pipe are large only while they bring much. Each read allocates what it asks for,
   and malloc maps 256 KiB each time (glibc, until a block of that size has been freed): to read one
