@@ -147,15 +147,17 @@ class _IgnoredSignals:
     _NUMBERS = range(1, 65)
     _ALWAYS = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
 
+    STANDARD = (1 << 31) - 1
+    """All but the real-time ones: what a spawn that waits in a queue resets in any case, because
+    the program may begin to ignore one before it is its turn."""
+
     def __init__(self) -> None:
         self._by_kernel = 0
-        self._table = b""
-        self.mask = 0
+        self._known: tuple[int, bytes, int] = (0, b"", 0)
 
     def learn(self) -> None:
         """Ask the kernel."""
         self._by_kernel = lib.pr_ignored_signals() | self._ALWAYS
-        self._table = b""
 
     def now(self) -> int:
         """Return the mask, bit n-1 for signal n."""
@@ -163,12 +165,14 @@ class _IgnoredSignals:
             self.learn()
         # Only whether each is ignored: the handlers themselves are not ours to keep alive.
         table = bytes(map(is_, map(_signal.getsignal, self._NUMBERS), repeat(_signal.SIG_IGN)))
-        if table != self._table:
-            self.mask = self._by_kernel
+        by_kernel = self._by_kernel
+        known = self._known
+        if known[:2] != (by_kernel, table):
+            mask = by_kernel
             for number, ignored in zip(self._NUMBERS, table, strict=True):
-                self.mask |= ignored << (number - 1)
-            self._table = table
-        return self.mask
+                mask |= ignored << (number - 1)
+            known = self._known = (by_kernel, table, mask)  # in one step: threads may race
+        return known[2]
 
 
 _ignored_signals = _IgnoredSignals()
@@ -329,6 +333,7 @@ class SpawnerThreads:
         and `fileno` does not tell of a success: the child's end will.
         """
         request, kept = _prepare(spec, call)
+        request.ignored_signals |= _IgnoredSignals.STANDARD
         job = ffi.new("struct pr_job *")
         job.request = request
         job.result = call._result

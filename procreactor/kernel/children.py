@@ -146,6 +146,11 @@ class Child:
         self.pid, self.pidfd = call.pid, call.pidfd
         try:
             binding.send_signal(self.pidfd, self.pid, signal.SIGKILL)
+        except PermissionError:  # another user's by now (a setuid program): it is let go of
+            self._exit_fd = self.pidfd
+            self.close(partial(binding.drop, call.epoll_fd))
+            self.pid = -1
+            return
         except OSError:
             pass  # gone by itself
         binding.wait_exit(self.pid)

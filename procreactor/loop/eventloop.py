@@ -90,7 +90,7 @@ class EventLoop:
         self._poller = Poller()
         self._drop = self._poller.drop
         self.epoll_fd = self._poller.fileno()
-        """The set into which others may put fds that they then `adopt`; not to be waited for."""
+        """The set into which others may put fds that they then `adopt`; -1 once closed."""
 
         self._wakeup = Wakeup()
         self._soon: deque[tuple[Callback, tuple[object, ...]]] = deque()
@@ -308,6 +308,7 @@ class EventLoop:
             self._timer_fd = None
         self._wakeup.close()
         self._poller.close()
+        self.epoll_fd = -1
 
     def _start_afresh(self) -> None:
         """Be a new loop, in a forked copy of the process, which shares the epoll set with it.

@@ -16,7 +16,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -77,8 +76,8 @@ class CollectedChild(Generic[S]):
     """A started child; *on_over* is told, with it, when all there is has been collected.
 
     Takes over *child*, whose redirects may have pipes at 0 (into it), 1 and 2 (out of it) and
-    nowhere else. *exit_key* is under what its end is told already (`EventLoop.new_key`), or 0. One
-    that is to have something on its standard input waits for `feed`; the others' is closed.
+    nowhere else. *exit_key* is under what its end is told already (`EventLoop.new_key`), or 0. Its
+    standard input is open until `feed`.
 
     The streams are not watched until `watch`: a child that ends soon needs none of it, as all that
     it wrote is read at its end. But one whose pipe is full waits until then.
@@ -105,7 +104,6 @@ class CollectedChild(Generic[S]):
         shared: Collecting[S],
         child: Child,
         spec: SpawnSpec,
-        is_fed: bool,
         exit_key: int,
         on_over: Callable[[CollectedChild[S]], object],
     ) -> None:
@@ -124,13 +122,17 @@ class CollectedChild(Generic[S]):
         in_fd, out_fd, err_fd = _ends(child, spec)
         self._fds = (out_fd, err_fd)
         self._gather = Gather(shared.loop.epoll_fd, child.pid, child.pidfd, out_fd, err_fd)
-        self._in_fd = in_fd if is_fed else -1
-        if in_fd >= 0 and not is_fed:
-            os.close(in_fd)
+        self._in_fd = in_fd
 
     def feed(self, data: bytes) -> None:
-        """Write *data* to the standard input and close it. OSError as for `watch`; then `kill`."""
-        if self._in_fd >= 0:
+        """Write *data*, if any, to the standard input and close it, whether it is a pipe or not.
+
+        OSError as for `watch`; then `kill`. Not done by the constructor: until the owner has this
+        object, the fds are the child's, and an exception between two lines would close one twice.
+        """
+        if not data:
+            self._end_input(0)
+        elif self._in_fd >= 0:
             self._writer = StreamWriter(self._shared.loop, self._in_fd, 0, self._end_input)
             self._writer.write(data)
             self._writer.close_when_flushed()
@@ -204,27 +206,36 @@ class CollectedChild(Generic[S]):
             self._look_again_later()
 
     def _on_stream_ready(self, events: int) -> None:
-        told = self._gather.gather(self._shared.buffer)
+        told, news = self._look()
         try:
             if told & GATHERED_DATA:
                 self._collect()
         finally:  # what a sink raises must not hide an end: the kernel tells it once
-            told &= _OVER
-            if told != self._told:
-                self._go_on(told)
+            if news:
+                self._go_on(news)
 
-    def _ask_exit(self) -> None:
-        """Reap the child if it has ended; its data is nobody's any more."""
-        told = self._gather.gather(self._shared.buffer) & _OVER
-        if told != self._told:
-            self._go_on(told)
+    def _look(self) -> tuple[int, int]:
+        """Ask C once; return what it told, and the ends among that which are new.
 
-    def _go_on(self, told: int) -> None:
-        news, self._told = told & ~self._told, told
+        What has ended is forgotten before anybody else hears of it: C has closed the fd, and a sink
+        may open something under its number.
+        """
+        told = self._gather.gather(self._shared.buffer)
+        over = told & _OVER
+        news, self._told = over & ~self._told, over
         if news & GATHERED_EXIT:
             self.status = self._gather.status()
         self._forget(news)
-        if told == _OVER:
+        return told, news
+
+    def _ask_exit(self) -> None:
+        """Reap the child if it has ended; its data is nobody's any more."""
+        news = self._look()[1]
+        if news:
+            self._go_on(news)
+
+    def _go_on(self, news: int) -> None:
+        if self._told == _OVER:
             self._end_rest()
             self._on_over(self)
         elif news & GATHERED_EXIT:
@@ -251,7 +262,7 @@ class CollectedChild(Generic[S]):
 
     def _read_the_last(self) -> None:
         for _ in range(_LAST_LOOKS):
-            if not self._gather.gather(self._shared.buffer) & GATHERED_DATA:
+            if not self._look()[0] & GATHERED_DATA:
                 break
             self._collect()
 

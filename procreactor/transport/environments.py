@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from procreactor.transport.request import encode_env
 
@@ -55,9 +56,9 @@ def plan(env: object, what: str) -> _Plan:
     None means the parent's. The rows are the same tuple for as long as the environment is.
     TypeError and ValueError name *what*.
     """
-    if env is None:
+    if env is None or env is os.environ or env is os.environb:
         inside = getattr(os.environb, "_data", None)
-        return _plan_kept(_own, inside, what) if type(inside) is dict else _make(None, what)
+        return _plan_own(inside) if type(inside) is dict else _make(None, what)
     if type(env) is not dict:
         return _make(env, what)
     return _plan_kept(_given, env, what) if env else _EMPTY
@@ -73,6 +74,19 @@ def _plan_kept(kept: _Kept, env: dict[object, object], what: str) -> _Plan:
     return plan
 
 
-def _make(env: object, what: str) -> _Plan:
-    encoded = encode_env(env, os.environb, what)
+def _plan_own(inside: dict[object, object]) -> _Plan:
+    """The parent's is passed on as it is: the kernel let it have names that would be refused."""
+    plan = _own.get(inside)
+    if plan is None:
+        source = dict(inside)
+        plan = _rows(source)
+        _own.put(source, plan)
+    return plan
+
+
+def _rows(encoded: Mapping[Any, Any]) -> _Plan:
     return encoded, tuple(name + b"=" + value for name, value in encoded.items())
+
+
+def _make(env: object, what: str) -> _Plan:
+    return _rows(encode_env(env, os.environb, what))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -33,6 +34,8 @@ _MOST_THREADS_UNASKED = 8
 
 _TICK_S = 0.002
 """How often what was started is looked at; a small program has come and gone by then."""
+
+_LONGEST_TICK_S = 0.1
 
 S = TypeVar("S", bound=Sink)
 
@@ -99,7 +102,10 @@ class ChildPool(Generic[S]):
         self._starting: dict[Child, _Job[S]] = {}
         self._running: dict[CollectedChild[S], _Job[S]] = {}
         self._young: list[CollectedChild[S]] = []  # since the last tick, or the one before
+        self._taken: deque[Start] = deque()  # and not begun
         self._tick: Timer | None = None
+        self._tick_s = _TICK_S
+        self._pid = os.getpid()
         self._is_open = True
         self._shared = Collecting(loop, drain_s, new_sink)
         self._checked: object = None
@@ -116,10 +122,12 @@ class ChildPool(Generic[S]):
 
     def check_owner(self) -> None:
         """Raise ValueError once closed, ChildProcessError in a forked copy of the process."""
-        if not self._watch.active:
-            if self._is_open:
-                raise ChildProcessError(errno.ECHILD, "the pool's children are another process's")
+        if not self._is_open:
             raise ValueError("the pool is closed")
+        if not self._watch.active:
+            if self._pid != os.getpid():
+                raise ChildProcessError(errno.ECHILD, "the pool's children are another process's")
+            raise ValueError("the pool's loop is closed")
 
     def submit(self, spec: SpawnSpec, data: bytes = b"") -> int:
         """Have *spec* run, with *data* on its stdin, and return its number; does not wait.
@@ -137,12 +145,15 @@ class ChildPool(Generic[S]):
         key = loop.new_key()
         job: _Job[S] = _Job(self._submitted, spec, data, key, self._take)
         loop.adopt(key, job.on_exit_ready, READ)
+        waiting = len(self._spawner)
         try:
             self._starting[self._spawner.submit(spec, loop.epoll_fd, key)] = job
         except Exception:
-            loop.forget(key)
+            if len(self._spawner) == waiting:  # else a signal handler raised, and it is on its way
+                loop.forget(key)
             raise
         self._submitted += 1
+        self._tick_s = _TICK_S
         if self._tick is None:
             self._tick = loop.call_later(_TICK_S, self._on_tick)
         return job.number
@@ -161,24 +172,30 @@ class ChildPool(Generic[S]):
         Blocks for as long as an exec that is under way and the end of the killed ones take.
         """
         self._is_open = False
-        if not self._watch.active:
+        if self._pid != os.getpid():
+            self._spawner.close()
             return
         self._loop.unwatch(self._watch)
         self._on_end = _tell_nobody
         if self._tick is not None and self._tick.state is TimerState.ACTIVE:
             self._loop.timers.cancel(self._tick)
-        for child, _, _ in self._spawner.close():
-            self._undo(child)
-        for child, job in self._starting.items():
+        # Each is struck off when it is done with: after an interrupt a second call goes on.
+        self._taken.extend(self._spawner.close())
+        while self._taken:
+            child = self._taken[0][0]
+            if child not in self._starting:
+                self._undo(child)
+            self._taken.popleft()
+        for child, job in list(self._starting.items()):
             if job.one is None:
-                self._undo(child)  # taken, and an exception came before it was begun
+                self._undo(child)
                 self._loop.forget(job.key)
             else:
                 self._running[job.one] = job
-        self._starting.clear()
-        for one in self._running:
+            del self._starting[child]
+        for one in list(self._running):
             one.kill()
-        self._running.clear()
+            del self._running[one]
         self._young.clear()
 
     def _undo(self, child: Child) -> None:
@@ -190,44 +207,49 @@ class ChildPool(Generic[S]):
         self._take()
 
     def _take(self) -> None:
-        self._begin(self._spawner.take())
-
-    def _begin(self, starts: list[Start]) -> None:
-        # In `_starting` until it is in `_running`: an exception may come between any two lines.
-        for child, watched, error in starts:
+        taken = self._taken
+        taken.extend(self._spawner.take())
+        while taken:  # none is lost to an exception: what is left is begun the next time
+            child, watched, error = taken.popleft()
             job = self._starting.get(child)
             if job is None:
                 self._undo(child)  # closed in this turn, or its submission did not return
-                continue
-            if not watched:
-                self._loop.forget(job.key)
-            if error is not None:
-                del self._starting[child]
-                self._end(job, None, error, None)
-                continue
-            key = job.key if watched else 0
-            one = job.one = CollectedChild(
-                self._shared, child, job.spec, bool(job.data), key, self._on_over
-            )
-            self._running[one] = job
-            del self._starting[child]
-            if watched:
-                self._young.append(one)
             else:
-                self._watch_streams(one)
-            if job.data:
-                self._feed(one, job.data)
+                self._begin(child, job, watched, error)
+
+    def _begin(self, child: Child, job: _Job[S], watched: bool, error: SpawnError | None) -> None:
+        # In `_starting` until it is in `_running`: an exception may come between any two lines.
+        if not watched:
+            self._loop.forget(job.key)
+        if error is not None:
+            del self._starting[child]
+            self._end(job, None, error, None)
+            return
+        key = job.key if watched else 0
+        one = job.one = CollectedChild(self._shared, child, job.spec, key, self._on_over)
+        self._running[one] = job
+        del self._starting[child]
+        self._young.append(one)
+        self._feed(one, job.data)
+        if not watched:
+            self._watch_streams(one)
 
     def _on_tick(self) -> None:
         """Watch the streams of those that have lived since the last tick."""
-        self._tick = None
-        young, self._young = self._young, []
+        # The next one first: an exception on the way must not be the end of the ticking.
+        self._tick = self._loop.call_later(self._tick_s, self._on_tick)
+        old = len(self._young)
         self._take()
-        for one in young:
+        for one in self._young[:old]:
             if one in self._running:
                 self._watch_streams(one)
-        if self._tick is None and (self._starting or self._young):
-            self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+        del self._young[:old]
+        if not self._starting and not self._young:
+            if self._tick.state is TimerState.ACTIVE:
+                self._loop.timers.cancel(self._tick)
+            self._tick = None
+        elif not self._young:  # an exec that hangs: look less often
+            self._tick_s = min(2 * self._tick_s, _LONGEST_TICK_S)
 
     def _watch_streams(self, one: CollectedChild[S]) -> None:
         try:

@@ -212,7 +212,8 @@ class ChildProcess(_Life):
             raise
 
     def _adopt(self, child: Child, redirects: Iterable[Redirect]) -> None:
-        loop, pipes, end_pipe, watch = self._loop, self.pipes, self._end_pipe, self._loop.adopt
+        loop, pipes, end_pipe = self._loop, self.pipes, self._end_pipe
+        watch = loop.adopt if loop.epoll_fd >= 0 else loop.watch  # which refuses, once closed
         on_data = self._observer.on_data
         for redirect, fd in zip(redirects, child.ours, strict=True):
             source, child_fd = redirect.source, redirect.child_fd

@@ -104,7 +104,7 @@ TEST(the_end_of_a_landed_pipe_is_seen_while_the_child_lives_on)
 
 TEST(more_high_rows_than_slots_do_without_sharing)
 {
-    fill_fds_up_to(100);
+    fill_fds_up_to(160);
     scene_mirror(&scene, NULL, 1);
     for (int i = 0; i < 30; i++) {
         open_at(200 + i, true);
@@ -249,7 +249,7 @@ static void close_placeholder(void *unused)
     (void)unused;
     CHECK_INT(list_slots(fds, 64), 25);
     close(fds[0]); /* the first to be opened, so the lowest */
-    fill_fds_up_to(100);
+    fill_fds_up_to(160);
     for (int i = 0; i < 30; i++) {
         scene_shell(&scene, NULL, "exec >&-; read word");
         int in = scene_map(&scene, 0, PR_WE_WRITE);
@@ -269,7 +269,7 @@ static void refuse_to_empty(void *unused)
 {
     (void)unused;
     twin_reset();
-    fill_fds_up_to(100);
+    fill_fds_up_to(160);
     scene_shell(&scene, NULL, "exec >&-; read word");
     int in = scene_map(&scene, 0, PR_WE_WRITE);
     twin_add((struct twin_rule){TWIN_PARENT, SYS_dup3, 3, -EPERM, 0}); /* two landed, first emptied */
@@ -288,7 +288,7 @@ TEST(a_slot_that_cannot_be_emptied_is_closed)
 TEST(a_slot_that_cannot_be_used_is_not_used)
 {
     skip_unless_features(PR_FEATURE_UNSHARE);
-    fill_fds_up_to(100);
+    fill_fds_up_to(160);
     scene_shell(&scene, NULL, "echo here");
     twin_add((struct twin_rule){TWIN_PARENT, SYS_dup3, 1, -EPERM, 0});
     scene_start(&scene);
@@ -315,7 +315,7 @@ static void reserve_with_room_for(void *opaque)
     /* An eighth of what is left above the placeholder, which is number 5, and at most 24. */
     int slots = (room - 2) / 8 < 24 ? (room - 2) / 8 : 24;
     CHECK_INT(list_slots(fds, 64), result < 0 ? 0 : 1 + slots); /* the placeholder is one */
-    fill_fds_up_to(100);
+    fill_fds_up_to(160);
     scene_shell(&scene, NULL, "echo here");
     CHECK_TEXT(scene_run(&scene), "here\n");
 }

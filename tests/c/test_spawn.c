@@ -238,6 +238,33 @@ TEST_IN_EVERY_MODE(a_child_ignores_and_handles_no_signal_and_inherits_the_mask)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof before);
 }
 
+/* Where the clone does not clear handlers, all are reset, whatever was said. */
+TEST_IN_EVERY_MODE(a_child_resets_what_is_said_to_be_ignored)
+{
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(64, SIG_IGN);
+    signal(SIGUSR2, do_nothing);
+    scene_mirror(&scene, mode, 1);
+    scene.request.flags |= PR_FLAG_IGNORED;
+    scene.request.ignored_signals = bit_of(SIGHUP) | bit_of(64) | bit_of(SIGKILL);
+    const char *text = scene_run(&scene);
+    uint64_t left = pr_ignored_signals() & ~scene.request.ignored_signals;
+    CHECK(left & bit_of(SIGUSR1));
+    CHECK_INT(bits_of(text, "SigIgn:"), scene.result.mode & PR_FEATURE_CLONE3 ? left : 0);
+    CHECK_INT(bits_of(text, "SigCgt:"), 0);
+}
+
+TEST(what_this_process_ignores_is_told)
+{
+    uint64_t before = pr_ignored_signals();
+    CHECK(!(before & (bit_of(SIGHUP) | bit_of(64) | bit_of(SIGUSR2))));
+    signal(SIGHUP, SIG_IGN);
+    signal(64, SIG_IGN);
+    signal(SIGUSR2, do_nothing);
+    CHECK_INT(pr_ignored_signals(), before | bit_of(SIGHUP) | bit_of(64));
+}
+
 TEST_IN_EVERY_MODE(a_child_takes_the_mask_that_is_asked_for)
 {
     scene_mirror(&scene, mode, 1);

@@ -14,11 +14,13 @@ Children that run as another user, or on a terminal, or by fork, are made with `
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import resource
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,6 +155,40 @@ def ignored_in_a_child(way: str, facts: str) -> list[int]:
 def test_what_python_ignores_no_child_ignores(way: str, program: Build) -> None:
     """A.2."""
     assert on_way(way, ignored_in_a_child, program("facts")) == []
+
+
+def ignored_since(way: str, facts: str) -> list[int]:
+    with make_reactor() as reactor:
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGRTMAX):
+            signal.signal(number, signal.SIG_IGN)
+        first = signals_in(facts_of(finish_on(way, reactor, facts))["SigIgn"])
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        return first + signals_in(facts_of(finish_on(way, reactor, facts))["SigIgn"])
+
+
+@on_every_way()
+def test_what_is_ignored_once_the_loop_is_made_no_child_ignores(way: str, program: Build) -> None:
+    """A.2."""
+    assert on_way(way, ignored_since, program("facts")) == []
+
+
+def test_no_handler_is_kept_alive_by_a_spawn(program: Build) -> None:
+    class Handler:
+        def __call__(self, number: int, frame: object) -> None:
+            raise AssertionError("nobody sends it")
+
+    handler = Handler()
+    kept = weakref.ref(handler)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with make_reactor() as reactor:
+            finish_on("plain", reactor, program("facts"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    del handler
+    gc.collect()
+    assert kept() is None
 
 
 def handled_or_ignored_in_a_child(way: str, facts: str, strays: str, setup: str) -> list[int]:

@@ -41,7 +41,10 @@ class Bench:
         spec = SpawnSpec((b"/bin/sh",), (b"sh", b"-c", script.encode()), (), redirects)
         child = Child(spec)
         child.start(spec)
-        return CollectedChild(self.shared, child, spec, bool(data), 0, self.over.append)
+        one = CollectedChild(self.shared, child, spec, 0, self.over.append)
+        if not data:
+            one.feed(b"")
+        return one
 
     def run_until(self, condition: Callable[[], object]) -> None:
         end = time.monotonic() + DEADLINE_S

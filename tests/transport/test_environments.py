@@ -293,3 +293,17 @@ def test_under_bb_text_and_bytes_are_not_taken_for_a_mistake(option: str) -> Non
     assert ("compared" in done.stdout) == (option == "-bb")
     if option == "-bb":
         assert done.stderr == ""
+
+
+ODD = """
+import os
+from procreactor.transport import environments
+assert b"=a=b" in environments.plan(None, "env")[1], os.environb
+assert b"=a=b" in environments.plan(os.environ, "env")[1]
+assert environments.plan(None, "env")[1] is environments.plan(os.environ, "env")[1]
+"""
+
+
+def test_the_parents_own_is_passed_on_however_odd_its_names() -> None:
+    """The kernel lets a program be started with what nobody could pass by name."""
+    subprocess.run(["env", "=a=b", sys.executable, "-c", ODD], check=True)

@@ -25,6 +25,7 @@ from support import DEADLINE_S, PYTHON
 from watched import watched_by_kernel
 
 from procreactor.kernel import children
+from procreactor.kernel.poller import READ
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import PipeEnd, Redirect, SpawnSpec
 from procreactor.transport import collected, pool
@@ -755,3 +756,73 @@ def interrupt_everywhere() -> int:
 
 def test_an_interrupt_between_any_two_lines_leaves_nothing_after_a_close() -> None:
     assert alone(interrupt_everywhere) > 100
+
+
+def test_an_interrupt_out_of_one_end_loses_no_other() -> None:
+    with pool_of(threads=1) as crowd:
+        for _ in range(3):
+            crowd.pool.submit(sh("exit 0"))
+        crowd.pool.submit(SpawnSpec((b"/nowhere",), (b"x",), (), PIPES))
+        for _ in range(3):
+            crowd.pool.submit(run_program("say", 1, 1 << 20))
+        interrupted = []
+
+        def tell(ended: Ended[Pieces]) -> None:
+            crowd.ended.append(ended)
+            if ended.error is not None:
+                interrupted.append(ended)
+                raise KeyboardInterrupt
+
+        crowd.pool._on_end = tell
+        while crowd.pool:
+            try:
+                crowd.run_until(lambda: not crowd.pool)
+            except KeyboardInterrupt:
+                assert len(interrupted) == 1
+        assert sorted(one.number for one in crowd.ended) == list(range(7))
+
+
+def test_what_is_ignored_while_a_start_waits_its_turn_is_default_in_the_child() -> None:
+    with pool_of(threads=1) as crowd:
+        for _ in range(30):
+            crowd.pool.submit(sh("exec grep SigIgn /proc/self/status"))
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            ended = crowd.run_all()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        bit = 1 << (signal.SIGTERM - 1)
+        assert [int(texts(one)[0].split()[1], 16) & bit for one in ended] == [0] * 30
+
+
+def test_a_pool_whose_loop_is_closed_first_can_still_be_closed() -> None:
+    crowd = Pool()
+    crowd.pool.submit(sh("exec sleep 600"))
+    crowd.loop.close()
+    with pytest.raises(ValueError, match="the pool's loop is closed"):
+        crowd.pool.submit(sh("exit 0"))
+    crowd.pool.close()
+    crowd.pool.close()
+    with pytest.raises(ValueError, match="the pool is closed"):
+        crowd.pool.submit(sh("exit 0"))
+
+
+def test_a_sink_may_use_the_loop_and_gets_the_numbers_that_are_free() -> None:
+    loop, heard, opened = EventLoop(), [], []
+
+    class Sink:
+        def append(self, data: bytes) -> None:
+            ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.extend((ours, theirs))
+            loop.watch(ours, heard.append, READ)
+            os.write(theirs, b"x")
+
+    ended: list[Ended[Sink]] = []
+    made = ChildPool(loop, Sink, ended.append, threads=1, drain_s=DEADLINE_S)
+    made.submit(sh("echo out"))
+    while not (ended and heard):
+        loop.run_once(DEADLINE_S)
+    made.close()
+    loop.close()
+    for fd in opened:
+        os.close(fd)

@@ -299,6 +299,17 @@ def test_a_start_whose_fds_the_kernel_does_not_watch_is_undone(
     assert (child.pid, child.pipes, seen.told) == (None, {}, [])
 
 
+def test_a_closed_loop_starts_nobody() -> None:
+    loop = EventLoop()
+    loop.close()
+    other = EventLoop()  # most likely with the number that the closed one had
+    before = watched_by_kernel(other.epoll_fd)
+    with pytest.raises(ValueError, match="closed epoll"):
+        ChildProcess(loop, Observed()).start(sh("exec sleep 600"))
+    assert watched_by_kernel(other.epoll_fd) == before
+    other.close()
+
+
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe2(os.O_CLOEXEC)
