@@ -7,9 +7,13 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.adapters.spawn import ENVIRONMENT, PATH
-from procreactor.apps.batch import plan_command, run_batch
+from benchmarks.adapters.spawn._heartbeat import Heartbeat
+from procreactor.apps.batch import DRAIN_S, plan_command, run_batch
+from procreactor.loop.eventloop import EventLoop
+from procreactor.streams.collect import Collector
+from procreactor.transport.pool import ChildPool, Ended
 
-__all__ = ["IMPORTS", "WAYS", "spawn_many"]
+__all__ = ["IMPORTS", "WAYS", "spawn_many", "stall"]
 
 WAYS = frozenset({"plain", "path"})
 IMPORTS = {"package": "from procreactor.apps import batch"}
@@ -26,3 +30,30 @@ def spawn_many(argv: Sequence[str], count: int, at_once: int, way: str) -> float
         if outcome.status is None or not outcome.status.ok:
             raise RuntimeError(f"a child ended with {outcome.status}")
     return time.perf_counter() - begun_s
+
+
+def stall(argv: Sequence[str], count: int) -> list[float]:
+    """See `benchmarks.adapters.spawn`: a pool on a loop that has other things to do, too."""
+    loop, heart, stalls_s = EventLoop(), Heartbeat(), []
+    ended: list[Ended[Collector]] = []
+    pool = ChildPool(loop, Collector, ended.append, drain_s=DRAIN_S)
+    spec = plan_command(argv, env=ENVIRONMENT)
+
+    def turn() -> None:
+        heart.beat()
+        if len(ended) < count:
+            loop.call_soon(turn)
+
+    turn()
+    for number in range(count):
+        heart.begin()
+        pool.submit(spec)
+        while len(ended) <= number:
+            loop.run_once(60)
+        stalls_s.append(heart.end())
+    pool.close()
+    loop.close()
+    for one in ended:
+        if one.status is None or not one.status.ok:
+            raise RuntimeError(f"a child ended with {one.status}, {one.error}")
+    return stalls_s

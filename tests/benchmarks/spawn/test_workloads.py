@@ -44,7 +44,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     *(("exit_storm", library, {"count": 5, "rounds": 2}) for library in HOLDERS),
     *(("idle", library, {"count": 3, "seconds": 0.1}) for library in LOOPS),
     *(("memory", library, {"count": 8}) for library in HOLDERS),
-    *(("stall", library, {"delay_ms": 0, "count": 3}) for library in LOOPS),
+    *(("stall", library, {"delay_ms": 0, "count": 3}) for library in (*LOOPS, "batch")),
     ("import_time", "procreactor", {"what": "package", "runs": 2}),
     ("import_time", "procreactor", {"what": "reactor", "runs": 2}),
 ]
