@@ -12,14 +12,10 @@ Rules of the room:
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # no stub; signal's own wrapper is ten times slower
 import errno
 import os
-import signal
 import struct
 from collections.abc import Callable, Sequence
-from itertools import repeat
-from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +36,7 @@ __all__ = [
     "drop",
     "feature_names",
     "features",
+    "ignored_signals",
     "open_pty",
     "open_timer",
     "reap",
@@ -89,12 +86,15 @@ class SpawnCall:
     an ``epoll_fd``, that set watches ``ours`` and ``pidfd``: read ends and pidfd for EPOLLIN.
     """
 
-    __slots__ = ("_ours", "_result", "_size", "epoll_fd")
+    __slots__ = ("_ours", "_result", "_size", "epoll_fd", "ignored_signals")
 
     def __init__(self, redirects: int, epoll_fd: int = -1) -> None:
         self._size = redirects
         self._ours = ffi.new("int[]", [-1] * redirects)
         self.epoll_fd = epoll_fd
+        self.ignored_signals = 0
+        """Bit n-1: this process may ignore signal n. 0: unknown, so the child resets all."""
+
         self._result = ffi.new("struct pr_result *")
         self._result.pid = self._result.pidfd = -1
 
@@ -133,49 +133,6 @@ class SpawnCall:
 
 def _pack(strings: Sequence[bytes]) -> bytes:
     return b"\0".join(strings) + b"\0" if strings else b""
-
-
-class _IgnoredSignals:
-    """Which signals this process may ignore, so that a child has to set no others to default.
-
-    What the kernel said when a loop was made, what Python's own table says now, and the two that
-    CPython ignores at its start: a child that resets all 62 takes a tenth longer to start. What is
-    missed is a signal that C code begins to ignore behind Python's back after the last loop was
-    made. (Twisted asks the table alone; subprocess resets the two.)
-    """
-
-    _NUMBERS = range(1, 65)
-    _ALWAYS = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
-
-    STANDARD = (1 << 31) - 1
-    """All but the real-time ones: what a spawn that waits in a queue resets in any case, because
-    the program may begin to ignore one before it is its turn."""
-
-    def __init__(self) -> None:
-        self._by_kernel = 0
-        self._known: tuple[int, bytes, int] = (0, b"", 0)
-
-    def learn(self) -> None:
-        """Ask the kernel."""
-        self._by_kernel = lib.pr_ignored_signals() | self._ALWAYS
-
-    def now(self) -> int:
-        """Return the mask, bit n-1 for signal n."""
-        if not self._by_kernel:
-            self.learn()
-        # Only whether each is ignored: the handlers themselves are not ours to keep alive.
-        table = bytes(map(is_, map(_signal.getsignal, self._NUMBERS), repeat(_signal.SIG_IGN)))
-        by_kernel = self._by_kernel
-        known = self._known
-        if known[:2] != (by_kernel, table):
-            mask = by_kernel
-            for number, ignored in zip(self._NUMBERS, table, strict=True):
-                mask |= ignored << (number - 1)
-            known = self._known = (by_kernel, table, mask)  # in one step: threads may race
-        return known[2]
-
-
-_ignored_signals = _IgnoredSignals()
 
 
 class _Packed:
@@ -254,6 +211,9 @@ def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, object]:
     if call.epoll_fd >= 0:
         request.epoll_fd = call.epoll_fd
         request.flags |= _WATCH
+    if call.ignored_signals:
+        request.ignored_signals = call.ignored_signals
+        request.flags |= _IGNORED
     return request, (candidates_buffer, argv_buffer, env, redirects, options)
 
 
@@ -289,8 +249,8 @@ def _fill_options(request: Any, spec: SpawnSpec) -> list[Any]:
     if spec.signal_mask is not None:
         flags |= _SIGMASK
         request.signal_mask = sum(1 << (number - 1) for number in spec.signal_mask)
-    request.flags = flags | _IGNORED
-    request.ignored_signals = _ignored_signals.now()
+    if flags:
+        request.flags = flags
     if spec.nice:
         request.nice = spec.nice
     request.tty_fd = -1 if spec.controlling_tty_fd is None else spec.controlling_tty_fd
@@ -333,7 +293,6 @@ class SpawnerThreads:
         and `fileno` does not tell of a success: the child's end will.
         """
         request, kept = _prepare(spec, call)
-        request.ignored_signals |= _IgnoredSignals.STANDARD
         job = ffi.new("struct pr_job *")
         job.request = request
         job.result = call._result
@@ -551,12 +510,13 @@ def set_timer(fd: int, deadline_ns: int) -> None:
 
 
 def reserve() -> None:
-    """Reserve low fd numbers as landing slots, once; the earlier, the flatter (csrc/slots.c).
-
-    And learn which signals are ignored, each time (`_IgnoredSignals`).
-    """
+    """Reserve low fd numbers as landing slots, once; the earlier, the flatter (csrc/slots.c)."""
     lib.pr_reserve()
-    _ignored_signals.learn()
+
+
+def ignored_signals() -> int:
+    """Return which signals this process ignores, bit n-1 for signal n; 62 system calls."""
+    return int(lib.pr_ignored_signals())
 
 
 def disable(names: Sequence[str]) -> None:

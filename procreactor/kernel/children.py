@@ -26,6 +26,7 @@ from functools import partial
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
+from procreactor.kernel import dispositions
 from procreactor.model import ExitStatus, SpawnSpec
 
 __all__ = ["Child", "in_use"]
@@ -93,6 +94,7 @@ class Child:
         """
         _Ladder.apply()
         try:
+            self._call.ignored_signals = dispositions.ignored_now()
             binding.spawn(spec, self._call)
             self._take_over()
         except SpawnError as error:
@@ -113,6 +115,7 @@ class Child:
         *epoll_fd* and *key* as for `SpawnerThreads.submit`. SpawnError when it is refused at once.
         """
         _Ladder.apply()
+        self._call.ignored_signals = dispositions.ignored_until_begun()
         threads.submit(token, spec, self._call, epoll_fd, key)
 
     def complete(self, spec: SpawnSpec) -> None:
@@ -147,7 +150,6 @@ class Child:
         try:
             binding.send_signal(self.pidfd, self.pid, signal.SIGKILL)
         except PermissionError:  # another user's by now (a setuid program): it is let go of
-            self._exit_fd = self.pidfd
             self.close(partial(binding.drop, call.epoll_fd))
             self.pid = -1
             return

@@ -37,6 +37,7 @@ from functools import partial
 
 from procreactor.core import binding
 from procreactor.errors import report_callback_error
+from procreactor.kernel import dispositions
 from procreactor.kernel.poller import READ, Poller
 from procreactor.kernel.timerfd import TimerFd
 from procreactor.kernel.wakeup import Wakeup
@@ -81,6 +82,7 @@ class EventLoop:
 
     def __init__(self) -> None:
         binding.reserve()  # before the program's own fds take the low numbers
+        dispositions.learn()
         self._watches: dict[int, Watch] = {}
         self._last_key = 0
         self._open()

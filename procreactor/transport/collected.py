@@ -313,6 +313,8 @@ class CollectedChild(Generic[S]):
     def _end_input(self, key: int) -> None:
         writer, self._writer = self._writer, None
         fd, self._in_fd = self._in_fd, -1
+        if writer is not None:
+            writer.release()
         if fd >= 0:
             self._shared.loop.drop(fd)
         if writer is not None:

@@ -280,6 +280,7 @@ class ChildProcess(_Life):
         pipe = self.pipes.pop(child_fd, None)
         if pipe is None:
             return
+        pipe.release()
         self._loop.drop(pipe.fileno())
         pipe.stop()
         self._step(_PIPE_CLOSED if self.pipes else _LAST_PIPE_CLOSED, child_fd)

@@ -127,12 +127,16 @@ class StreamReader:
         if self._watch is None and not self.finished:
             self._watch = self._loop.watch(self._fd, self.on_ready, READ)
 
-    def stop(self) -> None:
-        """Tell nothing any more; the fd may now be closed. Idempotent."""
-        self.finished = True
+    def release(self) -> None:
+        """Give back the share of a grown pipe; before the close, as its number is the key."""
         if self._grown:
             self._grown = False
             forget_grown(self._fd)
+
+    def stop(self) -> None:
+        """Tell nothing any more; the fd may now be closed. Idempotent."""
+        self.finished = True
+        self.release()
         watch, self._watch = self._watch, None
         if watch is not None:
             self._loop.unwatch(watch)

@@ -216,11 +216,15 @@ class StreamWriter:
             self._on_end(self._key)
             self.stop()  # an owner that closes at once has taken the fd out of the loop itself
 
-    def stop(self) -> None:
-        """Write nothing any more; what is queued is dropped. The fd may be closed. Idempotent."""
-        self.finished = True
+    def release(self) -> None:
+        """Give back the share of a grown pipe; before the close, as its number is the key."""
         if self._grown:
             self._grown = False
             forget_grown(self._fd)
+
+    def stop(self) -> None:
+        """Write nothing any more; what is queued is dropped. The fd may be closed. Idempotent."""
+        self.finished = True
+        self.release()
         self._loop.unwatch(self._watch)
         self._outbox.clear()
