@@ -60,8 +60,10 @@ async def _read_streams(argv: Sequence[str], count: int) -> tuple[float, int]:
     spawns = (asyncio.create_subprocess_exec(*argv, stdout=PIPE) for _ in range(count))
     children = await asyncio.gather(*spawns)
     totals = await asyncio.gather(*map(_read_to_end, children))
-    for child in children:
-        check_exit(argv, await child.wait())
+    # all are waited for before one is judged: a loop that closes early leaves children behind
+    exit_codes = [await child.wait() for child in children]
+    for exit_code in exit_codes:
+        check_exit(argv, exit_code)
     return time.perf_counter() - begun_s, sum(totals)
 
 
@@ -100,6 +102,8 @@ async def _ping_pong(argv: Sequence[str], rounds: int) -> float:
         await child.stdin.drain()
         came = await child.stdout.read(READ_BYTES)
         if came != b"x":
+            child.stdin.close()
+            await child.communicate()
             raise wrong_echo(b"x", came)
     seconds = time.perf_counter() - begun_s
     child.stdin.close()

@@ -55,14 +55,16 @@ async def _spawn_many(
 ) -> float:
     gate = asyncio.Semaphore(at_once)
 
-    async def run_one() -> None:
+    async def run_one() -> Process:
         async with gate:
             child = await _start(argv, **options)
             await child.communicate()
-            _check(child)
+            return child
 
     begun_s = time.perf_counter()
-    await asyncio.gather(*(run_one() for _ in range(count)))
+    # all have ended before one is judged: none is left to a loop that runs no more
+    for child in await asyncio.gather(*(run_one() for _ in range(count))):
+        _check(child)
     return time.perf_counter() - begun_s
 
 

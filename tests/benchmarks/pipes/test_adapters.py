@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import build
 from benchmarks.adapters.pipes import WrongResult, check_count, pieces_of
+from conftest import child_pids
 
 LIBRARIES = ("procreactor", "blocking", "limit", "limit_big", "subprocess", "asyncio")
 CAPABILITIES = ("read_all", "read_lines", "read_streams", "write_all", "ping_pong")
@@ -98,6 +99,15 @@ def test_a_child_that_fails_gives_no_figure_for_lines(adapter: Any) -> None:
 def test_children_that_fail_give_no_figure_for_streams(adapter: Any) -> None:
     with pytest.raises(WrongResult):
         adapter.read_streams(["sh", "-c", "echo much; exit 3"], 3)
+
+
+@having("read_streams")
+def test_children_that_outlive_a_failed_one_are_waited_for(adapter: Any, tmp_path: Path) -> None:
+    """The others live longer than the first; however long, none is left when the call is over."""
+    slow_but_for_one = f"exec >&-; mkdir {tmp_path}/first 2>/dev/null && exit 3; sleep 0.2; exit 3"
+    with pytest.raises(WrongResult):
+        adapter.read_streams(["sh", "-c", slow_but_for_one], 3)
+    assert not child_pids()
 
 
 @having("write_all")
