@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import child_pids
 
 from benchmarks import build
 from benchmarks.adapters.pipes import WrongResult, check_count, pieces_of
-from conftest import child_pids
 
 LIBRARIES = ("procreactor", "blocking", "limit", "limit_big", "subprocess", "asyncio")
 CAPABILITIES = ("read_all", "read_lines", "read_streams", "write_all", "ping_pong")
