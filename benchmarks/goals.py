@@ -150,7 +150,7 @@ _PEERS = ("twisted", "asyncio", "uvloop", "rloop", "trio", "subprocess")
 _READ = ("pipe_read", "read from one child, 1 GiB, 64 KiB writes", "gigabytes_per_s")
 """The child that leaves the pipe as the limit. With `head` the child is: there the C limit itself
 was 1.1 times as fast as trio and 2.3 times as fast as Twisted, so the same bounds, which are judged
-for it as well, are out of anybody's reach. The limit's grown pipe has 1 MiB, ours 256 KiB."""
+for it as well, are out of anybody's reach."""
 
 _READ_HEAD = ("pipe_read", "read from one child, 1 GiB", "gigabytes_per_s")
 _WRITE = ("pipe_write", "write to one child, 512 MiB", "gigabytes_per_s")

@@ -44,8 +44,10 @@ int pr_gather_watch(const struct pr_gather *gather, int with_pidfd)
 
 static void end(struct pr_gather *gather, int *fd)
 {
-    if (*fd >= 0)
+    if (*fd >= 0 && gather->epoll_fd >= 0)
         pr_drop(gather->epoll_fd, *fd);
+    else if (*fd >= 0)
+        sys_close(*fd);
     *fd = -1;
 }
 

@@ -49,10 +49,10 @@ void pr_disable(uint32_t features)
     pr_ladder_drop(features & PR_FEATURE_ALL);
 }
 
-void pr_signals_block(uint64_t *before)
+void pr_signals_block(bool has_handlers, uint64_t *before)
 {
-    const uint64_t all = ~UINT64_C(0);
-    sys_rt_sigprocmask(SIG_SETMASK, &all, before);
+    const uint64_t all = ~UINT64_C(0), all_but_sigchld = all & ~(UINT64_C(1) << (SIGCHLD - 1));
+    sys_rt_sigprocmask(SIG_BLOCK, has_handlers ? &all : &all_but_sigchld, before);
 }
 
 void pr_signals_restore(const uint64_t *before)
@@ -243,7 +243,7 @@ static long probe_with_signals_blocked(uint32_t *features)
     if (!stack)
         return -ENOMEM;
     uint64_t before;
-    pr_signals_block(&before); /* the child starts with the parent's handlers */
+    pr_signals_block(true, &before); /* the child starts with the parent's handlers */
     long result = probe_vfork(features, stack);
     pr_signals_restore(&before);
     pr_stack_release(stack);

@@ -18,8 +18,11 @@ void pr_ladder_drop(uint32_t feature);
 /* Whether an error says "not here" (for good), rather than "not now". */
 bool pr_ladder_is_refusal(long result);
 
-/* Block all 64 signals of this thread, those that libc keeps for itself included; and undo it. */
-void pr_signals_block(uint64_t *before);
+/* Block all 64 signals of this thread, those that libc keeps for itself included; and undo it.  For a
+ * child that has no handlers SIGCHLD is left as it is: blocked, it is not ignored but queued, and
+ * each child that ends meanwhile wakes some other thread of the host for nothing (whether a signal is
+ * to be ignored the kernel asks the thread that started the child). */
+void pr_signals_block(bool has_handlers, uint64_t *before);
 void pr_signals_restore(const uint64_t *before);
 
 /* Start fn(argument) on `stack`, sharing memory, the caller asleep until it execs or exits.

@@ -189,7 +189,7 @@ int pr_reap(int pidfd, int pid, struct pr_exit *exit);
 /* A child whose output is collected: two streams and an exit, in an epoll set together. */
 struct pr_gather {
     struct pr_exit exit; /* once reaped */
-    int epoll_fd;
+    int epoll_fd;        /* -1: there is none */
     int pid;
     int pidfd;           /* -1: there is none, or reaped and closed */
     int out_fds[2];      /* non-blocking; -1: there is none, or ended and closed */
@@ -253,46 +253,73 @@ const char *pr_stage_text(int stage);
 /* --- threads that spawn, for a caller that is not to sleep through an exec --------------------
  *
  * An event loop submits jobs, watches the eventfd, and takes what is finished.  Each job is one
- * pr_spawn, made by one of the spawner's threads, in the order of submission with one thread.
+ * pr_spawn, made by one of the spawner's threads, in the order of submission with one thread; and,
+ * if it so wishes, all that follows until the child has ended.
  *
  *   inherited   The child gets the signal mask that the submitting thread had in pr_spawner_submit.
  *               What else Linux keeps by thread (niceness, scheduling, CPU affinity, capabilities,
  *               seccomp, namespaces) comes from the thread that called pr_spawner_open, as of then.
- *   signals     The threads block all signals, so no handler of the host runs in them.  Only libc's
- *               own (32 and 33) stay open: the setuid family, as libc offers it, waits until
- *               every thread has taken one, and would wait for ever.
- *   fork        A copy of this process has the memory and the eventfd, and none of the threads; the
+ *   signals     The threads block all signals, so no handler of the host runs in them, but SIGCHLD's:
+ *               that is open unless the caller of pr_spawner_open has it blocked, because the
+ *               children are those of the threads, and a signal that they block is not ignored.
+ *               Libc's own (32 and 33) stay open, too: the setuid family, as libc offers it,
+ *               waits until every thread has taken one, and would wait for ever.
+ *   fork        A copy of this process has the memory and the fds, and none of the threads; the
  *               lock may be held for good.  There, no function may be called with the spawner, and
- *               its memory is lost.  The copy may close the fd, and is not to read it: the eventfd
- *               is still the one that wakes the original.
+ *               its memory is lost.  The copy may close the fds that pr_spawner_fds names, and is
+ *               not to read them: they are still the original's.
  */
 
+/* Where a job is. */
+enum pr_job_state {
+    PR_JOB_NEW,      /* not submitted; what it is in cleared memory */
+    PR_JOB_WAITING,  /* no thread has begun it */
+    PR_JOB_BEGUN,    /* a thread starts the child, or reads what one that has ended has left */
+    PR_JOB_RUNNING,  /* a child lives, and only the set of the threads knows it */
+    PR_JOB_FINISHED, /* to be taken, or taken */
+    PR_JOB_CLAIMED,  /* by its submitter */
+};
+
 /* All that it points to, and the job itself, is borrowed from a pr_spawner_submit that returned 0
- * until pr_spawner_take has given the token back.  Then *result and ours are as pr_spawn leaves
- * them; result->error is 0 for a child. */
+ * until pr_spawner_take has given the token back, or pr_spawner_claim has told PR_JOB_RUNNING.
+ *
+ * Then, of a job that does not keep, *result and ours are as pr_spawn leaves them; result->error is 0
+ * for a child.  The stdin of one that keeps was closed as soon as it ran (if rows[0] is a row), and
+ * `told` is what pr_gather told of its end, with the data of stream 0 and then of stream 1 in
+ * `data`, gather.sizes of each: mostly all there is.  What is left is in *result and ours: pid
+ * (-1: reaped), pidfd, and the streams that are not at their end. `told` is 0 where the end could not
+ * be heard of (no pidfd; ENOSPC, ENOMEM), and in a spawner that is closed: the child may live. */
 struct pr_job {
+    struct pr_gather gather; /* written, but for the next six, by the spawner */
     const struct pr_request *request;
     struct pr_result *result;
     int *ours;
-    uint64_t token;          /* the caller's */
-    int key;                 /* not 0: the pidfd is watched by epoll_fd, with this as its data */
-    int epoll_fd;
-    int watched;             /* this and the next are written by the spawner: whether it is */
+    uint64_t token;          /* the caller's; its lower 32 bits are not used again before some
+                              * thousand others were, or a late event would be taken for the next */
+    int keeps;               /* whether the threads see the child to its end; not with
+                              * PR_FLAG_WATCH: of that set they know nothing */
+    int rows[3];             /* which of `ours` are its stdin, stdout and stderr; -1: none */
+    int told;
+    int state;               /* enum pr_job_state */
+    char *data;              /* NULL, or until pr_job_forget_data */
+    uint32_t place;
     uint64_t inherited_mask;
     struct pr_job *next;
 };
 
 struct pr_spawner;
 
-/* Start `threads` threads, 1 to 64.  0, or -errno with *spawner NULL and nothing left: EINVAL (not
- * 1 to 64), ENOMEM, EMFILE, ENFILE (eventfd), EAGAIN (no more threads to be had). */
-int pr_spawner_open(uint32_t threads, struct pr_spawner **spawner);
+/* Start `threads` threads, 1 to 64, which keep at most `most` children alive at once (0: any number).
+ * Alive is what has begun and is not over: failed, or reaped with both streams at their end, or
+ * released.  0, or -errno with *spawner NULL and nothing left: EINVAL (not
+ * 1 to 64), ENOMEM, ENOSPC (watches), EMFILE, ENFILE (fds), EAGAIN (no more threads to be had). */
+int pr_spawner_open(uint32_t threads, uint32_t most, struct pr_spawner **spawner);
 
-/* An eventfd, non-blocking and the spawner's own: readable while finished jobs wait to be taken.
- * It may also be readable once too often, with nothing to be taken.  A job whose pidfd is watched
- * does not make it readable: the end of the child will wake the caller, and most callers have
- * nothing to do before.  It can be taken all the same, a moment before or after that end is told. */
-int pr_spawner_fd(const struct pr_spawner *spawner);
+/* The fds of the spawner.  The first is an eventfd, non-blocking: readable when finished jobs wait to be
+ * taken.  While many more jobs wait for the threads it may stay silent until there are a few dozen; who
+ * wants them sooner takes them unasked.  It may also be readable once too often, with nothing to be
+ * taken.  The other two are of use to nobody else. */
+void pr_spawner_fds(const struct pr_spawner *spawner, int fds[3]);
 
 /* Hand over one job.  Waits for nothing but the lock, which nobody holds for long.  0, or -errno
  * with *result and ours written as for a child that failed, and no token to be taken: EINVAL at
@@ -300,18 +327,41 @@ int pr_spawner_fd(const struct pr_spawner *spawner);
  * at PR_STAGE_CANCELLED after pr_spawner_close. */
 int pr_spawner_submit(struct pr_spawner *spawner, struct pr_job *job);
 
-/* Write the tokens of up to `capacity` finished jobs, in the order in which they finished; returns
- * how many.  Never blocks.  The eventfd stays readable until all have been taken. */
-int pr_spawner_take(struct pr_spawner *spawner, uint64_t *tokens, uint32_t capacity);
+/* Tokens of finished jobs, in the order in which they finished; `next` is the caller's. */
+struct pr_taken {
+    uint32_t next;
+    uint32_t count;
+    uint64_t tokens[64];
+};
+
+/* Take up to `capacity` finished jobs (at most 64), overwriting *taken with `next` 0; returns how many,
+ * its `count`.  Never blocks.  The eventfd stays readable until all have been taken. */
+int pr_spawner_take(struct pr_spawner *spawner, struct pr_taken *taken, uint32_t capacity);
+
+/* Have the child of a running job for oneself, as for a signal, or to read what it writes before its
+ * end.  Returns the state that was found: with PR_JOB_RUNNING the job is the caller's, with *result
+ * and ours of a child that lived a moment ago, and its token is never to be taken; else nothing has
+ * happened.  For a job that was submitted and not yet taken. */
+int pr_spawner_claim(struct pr_spawner *spawner, struct pr_job *job);
+
+/* Where a job is, whose memory is the caller's at the latest from then on: enum pr_job_state. */
+int pr_spawner_state(struct pr_spawner *spawner, const struct pr_job *job);
+
+/* A child that was claimed, or handed over alive or with open streams, is over. */
+void pr_spawner_release(struct pr_spawner *spawner);
 
 /* Begin no more jobs; those not begun fail at PR_STAGE_CANCELLED and can be taken at once.  Returns
- * when those that have begun are finished, which is as long as an exec takes, and the threads gone.
- * All is still there to be taken.  One thread at a time may call; a second call does nothing. */
+ * when those that have begun are finished, which is as long as an exec takes, and the threads gone;
+ * the children that were running can be taken, too.  One thread at a time may call; a second call
+ * does nothing. */
 void pr_spawner_close(struct pr_spawner *spawner);
 
-/* Close the eventfd and free the memory.  After pr_spawner_close, when all has been taken (the
- * children of jobs that were not have no owner), and with no other thread in a call. */
+/* Close the fds and free the memory.  After pr_spawner_close, when all has been taken (the children
+ * of jobs that were not have no owner), and with no other thread in a call. */
 void pr_spawner_free(struct pr_spawner *spawner);
+
+/* Free the data of a job that was taken.  Idempotent. */
+void pr_job_forget_data(struct pr_job *job);
 
 /* </cdef> */
 

@@ -11,7 +11,8 @@
  *     slots are taken atomically, and there is no lock at all, so a fork of the host program in the
  *     middle of a spawn leaves nothing locked in its child.
  *   - All 64 signals are blocked by the raw call (libc's would leave 32 and 33 open): a handler of
- *     the parent must never run in a child that shares the parent's memory.
+ *     the parent must never run in a child that shares the parent's memory.  Only SIGCHLD stays as it
+ *     is where clone3 takes the handlers away (ladder.h says why).
  *   - A child that was killed before exec is a success here; its exit status says what happened.
  *   - After a reported failure the child is on its way to exit; waiting for it is short, and
  *     leaves no zombie.
@@ -520,7 +521,7 @@ static int attempt(struct work *work, struct way *way)
             return fail(work, PR_STAGE_REPORT, result, -1);
     }
     uint64_t inherited_mask;
-    pr_signals_block(&inherited_mask);
+    pr_signals_block(!(way->features & PR_FEATURE_CLONE3), &inherited_mask);
     struct pr_child child = {
         .request = work->request,
         .candidates = work->candidates,

@@ -1,35 +1,52 @@
-/* spawner.c - threads that spawn, so that their caller does not sleep through an exec.
+/* spawner.c - threads that spawn, and see children to their end, for a caller that is not to wait.
  *
  *   submit -> waiting -> a thread: pr_spawn -> finished -> take
+ *                                     |            ^
+ *                                     v (keep)     | its end, by the thread that hears of it
+ *                                   running -------+
+ *                                     |
+ *                                     +-> claim: the caller's, alive
  *
- * One lock guards both lists.  It is held for a few instructions and, in take, for one read of the
- * eventfd, which is non-blocking.  The lists are threaded through the jobs, so that a job costs no
- * allocation but pr_spawn's.
+ * One lock guards the lists and the places of the running.  It is held for a few instructions, for
+ * one epoll_ctl, and in take for one read of the eventfd, which is non-blocking.  The lists are
+ * threaded through the jobs, so that a job costs no allocation but pr_spawn's and its output's.
  *
  * Facts:
- *   - The semaphore counts submitted jobs, so a thread that gets through finds one, or finds that
- *     the spawner is closing.  Not a condition variable: glibc's, from 2.27 on, could lose the
- *     wake-up of pthread_cond_signal (sourceware bug 25847), and a job would wait for the next one.
+ *   - A caller in Python that is told of each end by its own loop pays for a wake-up, a lookup and
+ *     four system calls per child, on the one CPU that its GIL allows.  The threads pay them side by
+ *     side, and the caller finds a list of results.
+ *   - One epoll set for all threads, not one for each: a thread that sits in a slow exec must not
+ *     hold the ends of its children.  EPOLLONESHOT: of one end one thread hears.  A thread that takes
+ *     an event may find its place empty, or another's, as the caller has claimed the job in
+ *     between; so an event names place and token.
+ *   - A pidfd that has told its end is closed and not taken out of the set: a child that has not
+ *     exec'ed yet may hold a copy for a while, but its one shot is spent.
+ *   - The bell wakes threads that sleep in epoll_wait, one for each ring: it is an eventfd watched
+ *     by edge, written and never read.  It is rung only while a thread sleeps; whoever takes a job
+ *     and leaves another rings for the next.  At the end it is watched by level, and wakes all.
  *   - The eventfd is written for the first of the jobs that wait to be taken, not for each: a burst
  *     wakes the caller's loop once.  `announced` says that it has been written or is about to be.
  *     The write comes after the lock, since it wakes a thread which wants the lock next; the read
  *     comes under it.  A read that finds nothing has overtaken the write: `announced` stays, the
  *     write is one wake-up too many, and the next take clears it.  With the read after the lock, a
  *     wake-up would be lost.
- *   - A job with a key is finished in silence: its child's end is the news, and a caller that is
- *     woken for each start and each end spends more on waking than on either.
  *   - Threads are born with their creator's mask, so it is set while they are made.  Not to all 64
  *     signals, as around clone: libc's setuid family sends signal 33 (musl: 34) to every thread and
  *     waits until each has handled it (nptl(7)); sigfillset leaves out what libc wants for itself.
+ *     SIGCHLD stays open, too: the kernel ignores it, where it is to be ignored, only if the thread
+ *     that started the child has not blocked it; else every end interrupts the host's main thread.
+ *     So a handler that the host has for it may run in these threads, as in any of its own.  Unless
+ *     the opener has it blocked: such a host waits for it (sigwait, a signalfd), and a thread that
+ *     has it open would take, and drop, those of the host's own children.
  *   - Children run on the stacks of ladder.c, so a thread needs room for pr_spawn alone, a few KiB.
  *     glibc takes the program's thread-local storage out of the same stack, and refuses (EINVAL)
  *     one that is too small for it; then the default size does.
  */
 #include <errno.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 
@@ -38,21 +55,49 @@
 #include "spawn.h"
 #include "sys.h"
 
-enum { MOST_THREADS = 64, STACK_SIZE = 128 * 1024 };
+enum {
+    MOST_THREADS = 64,
+    STACK_SIZE = 128 * 1024,
+    EVENTS = 16,
+    MANY_FINISHED = 32,
+    FEW_WAITING = 16,
+    PART = 68 * 1024, /* of each stream: what a pipe holds, and room to see that it was all */
+};
+
+#define SIGCHLD_BIT (UINT64_C(1) << (SIGCHLD - 1))
+
+/* What the bell's events carry; no place and token do. */
+#define BELL UINT64_MAX
+
+enum { OVER = PR_GATHERED_ALL_0 | PR_GATHERED_ALL_1 | PR_GATHERED_EXIT };
 
 struct jobs {
     struct pr_job *first;
     struct pr_job *last; /* of no meaning when there is no first */
+    uint32_t count;
+};
+
+/* Of a running job.  There are as many as were ever needed at once. */
+struct place {
+    struct pr_job *job; /* NULL: free */
+    uint32_t next_free; /* its number plus 1; 0: there is no other */
 };
 
 struct pr_spawner {
     pthread_mutex_t lock;
-    sem_t submitted;
     struct jobs waiting;
     struct jobs finished;
+    struct place *places;
+    uint32_t place_count;
+    uint32_t first_free; /* as next_free */
+    uint32_t most;       /* children that may live at once; 0: no bound */
+    uint32_t alive;
+    uint32_t sleepers;   /* threads that are in epoll_wait for as long as it takes, or nearly */
     bool closing;
     bool announced;
     int eventfd;
+    int bell_fd;
+    int epoll_fd;
     uint32_t thread_count;
     pthread_t threads[];
 };
@@ -67,56 +112,195 @@ static void append(struct jobs *jobs, struct pr_job *job)
     else
         jobs->first = job;
     jobs->last = job;
+    jobs->count++;
 }
 
 static struct pr_job *pop(struct jobs *jobs)
 {
     struct pr_job *job = jobs->first;
-    if (job)
+    if (job) {
         jobs->first = job->next;
+        jobs->count--;
+    }
     return job;
 }
 
-/* --- one job ---------------------------------------------------------------------------------- */
-
-/* NULL: there will be no more. */
-static struct pr_job *begin(struct pr_spawner *spawner)
+/* Under the lock: whether the caller is to be told, now, by `announce`.  While there is enough for the
+ * threads to do, many ends are told at once. */
+static bool is_due(struct pr_spawner *spawner, bool sleeps)
 {
-    while (sem_wait(&spawner->submitted) < 0)
-        ; /* EINTR: libc's own signals */
-    pthread_mutex_lock(&spawner->lock);
-    struct pr_job *job = pop(&spawner->waiting);
-    pthread_mutex_unlock(&spawner->lock);
-    return job;
+    if (spawner->announced || !spawner->finished.first)
+        return false;
+    spawner->announced = sleeps || spawner->waiting.count <= FEW_WAITING
+                         || spawner->finished.count >= MANY_FINISHED;
+    return spawner->announced;
 }
 
-/* Before the job is finished: afterwards the pidfd may be closed at any moment. */
-static void watch_exit(struct pr_job *job)
+static void announce(struct pr_spawner *spawner)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 0};
-    event.data.fd = job->key;
-    job->watched = job->key && job->result->pidfd >= 0
-                   && sys_epoll_ctl(job->epoll_fd, EPOLL_CTL_ADD, job->result->pidfd, &event) == 0;
+    const uint64_t one = 1;
+    sys_write(spawner->eventfd, &one, sizeof one);
 }
 
 /* From here on the job is its submitter's again, or will be at any moment. */
 static void finish(struct pr_spawner *spawner, struct pr_job *job)
 {
-    const uint64_t one = 1;
-    bool quiet = job->watched;
     pthread_mutex_lock(&spawner->lock);
+    if (job->result->error || (job->told & OVER) == OVER)
+        spawner->alive--;
+    job->state = PR_JOB_FINISHED;
     append(&spawner->finished, job);
-    bool announces = !spawner->announced && !quiet;
-    spawner->announced = spawner->announced || !quiet;
+    bool announces = is_due(spawner, false);
     pthread_mutex_unlock(&spawner->lock);
     if (announces)
-        sys_write(spawner->eventfd, &one, sizeof one);
+        announce(spawner);
+}
+
+static void ring(struct pr_spawner *spawner)
+{
+    const uint64_t one = 1;
+    sys_write(spawner->bell_fd, &one, sizeof one);
+}
+
+/* --- places, but for enter under the lock ---------------------------------------------------- */
+
+static bool add_places(struct pr_spawner *spawner)
+{
+    uint32_t count = spawner->place_count ? 2 * spawner->place_count : 64;
+    struct place *places = realloc(spawner->places, count * sizeof *places);
+    if (!places)
+        return false;
+    for (uint32_t i = spawner->place_count; i < count; i++)
+        places[i] = (struct place){.next_free = i + 1 < count ? i + 2 : 0};
+    spawner->first_free = spawner->place_count + 1;
+    spawner->places = places;
+    spawner->place_count = count;
+    return true;
+}
+
+/* Takes the lock.  *event is the job's from now on. */
+static bool enter(struct pr_spawner *spawner, struct pr_job *job, uint64_t *event)
+{
+    pthread_mutex_lock(&spawner->lock);
+    bool has_room = spawner->first_free || add_places(spawner);
+    if (has_room) {
+        job->place = spawner->first_free - 1;
+        struct place *place = &spawner->places[job->place];
+        spawner->first_free = place->next_free;
+        place->job = job;
+        *event = (job->token & 0xffffffff) << 32 | job->place;
+    }
+    pthread_mutex_unlock(&spawner->lock);
+    return has_room;
+}
+
+static void leave(struct pr_spawner *spawner, struct pr_job *job)
+{
+    spawner->places[job->place] = (struct place){.next_free = spawner->first_free};
+    spawner->first_free = job->place + 1;
+    job->state = PR_JOB_BEGUN;
+}
+
+/* The job of an event, or NULL when it is no longer in its place. */
+static struct pr_job *find(const struct pr_spawner *spawner, uint64_t event)
+{
+    struct pr_job *job = spawner->places[(uint32_t)event].job;
+    return job && (job->token & 0xffffffff) == event >> 32 ? job : NULL;
+}
+
+/* --- one job ---------------------------------------------------------------------------------- */
+
+/* The child has its stdin closed at once, and its streams become the gatherer's. */
+static void prepare_gathering(struct pr_job *job)
+{
+    const int *rows = job->rows;
+    if (rows[0] >= 0) {
+        sys_close(job->ours[rows[0]]);
+        job->ours[rows[0]] = -1;
+    }
+    job->gather = (struct pr_gather){.epoll_fd = -1,
+                                     .pid = job->result->pid,
+                                     .pidfd = job->result->pidfd,
+                                     .out_fds = {rows[1] < 0 ? -1 : job->ours[rows[1]],
+                                                 rows[2] < 0 ? -1 : job->ours[rows[2]]}};
+}
+
+/* False: nobody but the caller can hear of its end.  The lock is not held while the kernel works: the
+ * job may be another thread's, and finished, before epoll_ctl returns, and is looked at no more
+ * unless its place still has it. */
+static bool keep(struct pr_spawner *spawner, struct pr_job *job)
+{
+    int pidfd = job->result->pidfd;
+    uint64_t name;
+    prepare_gathering(job);
+    if (pidfd < 0 || !enter(spawner, job, &name))
+        return false;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = name};
+    bool kept = sys_epoll_ctl(spawner->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) == 0;
+    pthread_mutex_lock(&spawner->lock);
+    if (!kept)
+        leave(spawner, job);
+    else if (find(spawner, name) == job)
+        job->state = PR_JOB_RUNNING;
+    pthread_mutex_unlock(&spawner->lock);
+    return kept;
+}
+
+static void start(struct pr_spawner *spawner, struct pr_job *job)
+{
+    int result = pr_spawn_with_mask(job->request, job->result, job->ours, &job->inherited_mask);
+    if (result < 0 || !job->keeps || !keep(spawner, job))
+        finish(spawner, job);
+}
+
+/* What was read goes into memory of its own size; without any, the buffer itself goes. */
+static void hand_over_data(struct pr_job *job, char **buffer)
+{
+    size_t first = job->gather.sizes[0], second = job->gather.sizes[1];
+    memmove(*buffer + first, *buffer + PART, second);
+    job->data = malloc(first + second);
+    if (job->data) {
+        memcpy(job->data, *buffer, first + second);
+    } else {
+        job->data = *buffer;
+        *buffer = NULL;
+    }
+}
+
+/* Its result tells what is left of it: nothing, or a child that only seemed to have ended, or one
+ * whose streams others hold, or have filled beyond the buffer. */
+static void collect(struct pr_job *job, char **buffer)
+{
+    struct pr_gather *gather = &job->gather;
+    if (!*buffer)
+        *buffer = malloc(2 * PART);
+    int told = *buffer ? pr_gather(gather, *buffer, PART) : 0;
+    job->told = told < 0 ? 0 : told; /* the caller asks again, and gets the error */
+    if (job->told & PR_GATHERED_DATA)
+        hand_over_data(job, buffer);
+    job->result->pid = gather->reaped ? -1 : gather->pid;
+    job->result->pidfd = gather->pidfd;
+    for (int i = 0; i < 2; i++)
+        if (job->rows[i + 1] >= 0)
+            job->ours[job->rows[i + 1]] = gather->out_fds[i];
+}
+
+static void on_end(struct pr_spawner *spawner, uint64_t event, char **buffer)
+{
+    pthread_mutex_lock(&spawner->lock);
+    struct pr_job *job = find(spawner, event);
+    if (job)
+        leave(spawner, job);
+    pthread_mutex_unlock(&spawner->lock);
+    if (!job) /* claimed */
+        return;
+    collect(job, buffer);
+    finish(spawner, job);
 }
 
 /* The result of a job that was never begun. */
 static int refuse(struct pr_job *job, int stage, int error)
 {
-    job->watched = 0;
     *job->result = (struct pr_result){
         .pid = -1, .pidfd = -1, .stage = stage, .error = error, .index = -1};
     for (uint32_t i = 0; i < job->request->fd_count; i++)
@@ -126,16 +310,69 @@ static int refuse(struct pr_job *job, int stage, int error)
 
 /* --- the threads ------------------------------------------------------------------------------ */
 
+/* Under the lock. */
+static bool may_begin(const struct pr_spawner *spawner)
+{
+    return spawner->waiting.first && (!spawner->most || spawner->alive < spawner->most);
+}
+
+/* The next job, or NULL: then this thread counts as asleep, unless it is the end. */
+static struct pr_job *begin(struct pr_spawner *spawner, bool *closing)
+{
+    struct pr_job *job = NULL;
+    pthread_mutex_lock(&spawner->lock);
+    if (may_begin(spawner)) {
+        job = pop(&spawner->waiting);
+        job->state = PR_JOB_BEGUN;
+        spawner->alive++;
+    }
+    bool rings = job && spawner->sleepers && may_begin(spawner);
+    bool announces = is_due(spawner, !job);
+    *closing = spawner->closing;
+    if (!job && !*closing)
+        spawner->sleepers++;
+    pthread_mutex_unlock(&spawner->lock);
+    if (announces)
+        announce(spawner);
+    if (rings)
+        ring(spawner);
+    return job;
+}
+
+static void wake_up(struct pr_spawner *spawner)
+{
+    pthread_mutex_lock(&spawner->lock);
+    spawner->sleepers--;
+    pthread_mutex_unlock(&spawner->lock);
+}
+
+/* Hears of what has ended, and does its part. */
+static void attend(struct pr_spawner *spawner, bool sleeps, char **buffer)
+{
+    struct epoll_event events[EVENTS];
+    long count = sys_epoll_pwait(spawner->epoll_fd, events, EVENTS, sleeps ? -1 : 0);
+    if (sleeps)
+        wake_up(spawner);
+    for (long i = 0; i < count; i++) /* none on EINTR: libc's own signals */
+        if (events[i].data.u64 != BELL)
+            on_end(spawner, events[i].data.u64, buffer);
+}
+
 static void *work_off(void *opaque)
 {
     struct pr_spawner *spawner = opaque;
-    struct pr_job *job;
+    char *buffer = NULL;
     sys_prctl(PR_SET_NAME, (long)"pr-spawner"); /* for ps -L and top -H */
-    while ((job = begin(spawner))) {
-        pr_spawn_with_mask(job->request, job->result, job->ours, &job->inherited_mask);
-        watch_exit(job);
-        finish(spawner, job);
+    for (;;) {
+        bool closing;
+        struct pr_job *job = begin(spawner, &closing);
+        if (job)
+            start(spawner, job);
+        else if (closing)
+            break;
+        attend(spawner, !job, &buffer);
     }
+    free(buffer);
     return NULL;
 }
 
@@ -156,29 +393,52 @@ static int start_thread(struct pr_spawner *spawner)
     return error;
 }
 
-static uint64_t all_signals_but_libcs(void)
+static uint64_t most_signals(void)
 {
     sigset_t set;
     uint64_t mask;
     sigfillset(&set);
     memcpy(&mask, &set, sizeof mask); /* the kernel's 64 bits come first in every libc's set */
-    return mask;
+    return mask & ~SIGCHLD_BIT;
 }
 
 static int start_threads(struct pr_spawner *spawner, uint32_t count)
 {
-    uint64_t mask = all_signals_but_libcs(), before;
+    uint64_t mask, before;
     int error = 0;
-    sys_rt_sigprocmask(SIG_SETMASK, &mask, &before);
+    sys_rt_sigprocmask(SIG_SETMASK, NULL, &before);
+    mask = most_signals() | (before & SIGCHLD_BIT);
+    sys_rt_sigprocmask(SIG_SETMASK, &mask, NULL);
     while (!error && spawner->thread_count < count)
         error = start_thread(spawner);
     pr_signals_restore(&before);
     return -error;
 }
 
+static int watch_bell(struct pr_spawner *spawner, int operation, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.u64 = BELL};
+    return (int)sys_epoll_ctl(spawner->epoll_fd, operation, spawner->bell_fd, &event);
+}
+
+/* 0 or -errno; what was opened is the spawner's either way. */
+static int open_fds(struct pr_spawner *spawner)
+{
+    spawner->eventfd = (int)sys_eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (spawner->eventfd < 0)
+        return spawner->eventfd;
+    spawner->bell_fd = (int)sys_eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (spawner->bell_fd < 0)
+        return spawner->bell_fd;
+    spawner->epoll_fd = (int)sys_epoll_create1(EPOLL_CLOEXEC);
+    if (spawner->epoll_fd < 0)
+        return spawner->epoll_fd;
+    return watch_bell(spawner, EPOLL_CTL_ADD, EPOLLIN | EPOLLET);
+}
+
 /* --- the contract ----------------------------------------------------------------------------- */
 
-int pr_spawner_open(uint32_t threads, struct pr_spawner **opened)
+int pr_spawner_open(uint32_t threads, uint32_t most, struct pr_spawner **opened)
 {
     *opened = NULL;
     if (threads < 1 || threads > MOST_THREADS)
@@ -186,15 +446,11 @@ int pr_spawner_open(uint32_t threads, struct pr_spawner **opened)
     struct pr_spawner *spawner = malloc(sizeof *spawner + threads * sizeof *spawner->threads);
     if (!spawner)
         return -ENOMEM;
-    *spawner = (struct pr_spawner){.lock = PTHREAD_MUTEX_INITIALIZER};
-    spawner->eventfd = (int)sys_eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (spawner->eventfd < 0) {
-        int error = spawner->eventfd;
-        free(spawner);
-        return error;
-    }
-    sem_init(&spawner->submitted, 0, 0);
-    int result = start_threads(spawner, threads);
+    *spawner = (struct pr_spawner){
+        .lock = PTHREAD_MUTEX_INITIALIZER, .most = most, .eventfd = -1, .bell_fd = -1, .epoll_fd = -1};
+    int result = open_fds(spawner);
+    if (result == 0)
+        result = start_threads(spawner, threads);
     if (result < 0) {
         pr_spawner_close(spawner);
         pr_spawner_free(spawner);
@@ -204,13 +460,18 @@ int pr_spawner_open(uint32_t threads, struct pr_spawner **opened)
     return 0;
 }
 
-int pr_spawner_fd(const struct pr_spawner *spawner)
+void pr_spawner_fds(const struct pr_spawner *spawner, int fds[3])
 {
-    return spawner->eventfd;
+    fds[0] = spawner->eventfd;
+    fds[1] = spawner->bell_fd;
+    fds[2] = spawner->epoll_fd;
 }
 
 int pr_spawner_submit(struct pr_spawner *spawner, struct pr_job *job)
 {
+    job->state = PR_JOB_WAITING;
+    job->told = 0;
+    job->data = NULL;
     if (job->request->death_signal)
         return refuse(job, PR_STAGE_REQUEST, EINVAL);
     sys_rt_sigprocmask(SIG_SETMASK, NULL, &job->inherited_mask);
@@ -218,51 +479,110 @@ int pr_spawner_submit(struct pr_spawner *spawner, struct pr_job *job)
     bool closing = spawner->closing;
     if (!closing)
         append(&spawner->waiting, job);
+    bool rings = spawner->sleepers && may_begin(spawner);
     pthread_mutex_unlock(&spawner->lock);
     if (closing)
         return refuse(job, PR_STAGE_CANCELLED, ECANCELED);
-    sem_post(&spawner->submitted);
+    if (rings)
+        ring(spawner);
     return 0;
 }
 
-int pr_spawner_take(struct pr_spawner *spawner, uint64_t *tokens, uint32_t capacity)
+int pr_spawner_claim(struct pr_spawner *spawner, struct pr_job *job)
 {
+    struct epoll_event unused = {0}; /* older kernels want one */
+    pthread_mutex_lock(&spawner->lock);
+    int state = job->state;
+    if (state == PR_JOB_RUNNING) {
+        sys_epoll_ctl(spawner->epoll_fd, EPOLL_CTL_DEL, job->result->pidfd, &unused);
+        leave(spawner, job);
+        job->state = PR_JOB_CLAIMED;
+    }
+    pthread_mutex_unlock(&spawner->lock);
+    return state;
+}
+
+int pr_spawner_take(struct pr_spawner *spawner, struct pr_taken *taken, uint32_t capacity)
+{
+    const uint32_t most = sizeof taken->tokens / sizeof *taken->tokens;
     uint32_t count = 0;
     uint64_t written;
     struct pr_job *job;
     pthread_mutex_lock(&spawner->lock);
-    while (count < capacity && (job = pop(&spawner->finished)))
-        tokens[count++] = job->token;
+    while (count < capacity && count < most && (job = pop(&spawner->finished)))
+        taken->tokens[count++] = job->token;
     if (!spawner->finished.first && spawner->announced)
         spawner->announced = sys_read(spawner->eventfd, &written, sizeof written) < 0;
     pthread_mutex_unlock(&spawner->lock);
+    taken->next = 0;
+    taken->count = count;
     return (int)count;
+}
+
+int pr_spawner_state(struct pr_spawner *spawner, const struct pr_job *job)
+{
+    pthread_mutex_lock(&spawner->lock);
+    int state = job->state;
+    pthread_mutex_unlock(&spawner->lock);
+    return state;
+}
+
+void pr_spawner_release(struct pr_spawner *spawner)
+{
+    pthread_mutex_lock(&spawner->lock);
+    spawner->alive--;
+    bool rings = spawner->sleepers && may_begin(spawner);
+    pthread_mutex_unlock(&spawner->lock);
+    if (rings)
+        ring(spawner);
 }
 
 void pr_spawner_close(struct pr_spawner *spawner)
 {
-    struct pr_job *job, *next;
+    struct pr_job *job;
     pthread_mutex_lock(&spawner->lock);
     spawner->closing = true;
-    job = spawner->waiting.first;
-    spawner->waiting.first = NULL;
-    pthread_mutex_unlock(&spawner->lock);
-    for (; job; job = next) {
-        next = job->next;
+    while ((job = pop(&spawner->waiting))) {
         refuse(job, PR_STAGE_CANCELLED, ECANCELED);
-        finish(spawner, job);
+        job->state = PR_JOB_FINISHED;
+        append(&spawner->finished, job);
     }
-    for (uint32_t i = 0; i < spawner->thread_count; i++)
-        sem_post(&spawner->submitted);
+    bool announces = is_due(spawner, true);
+    pthread_mutex_unlock(&spawner->lock);
+    if (announces)
+        announce(spawner);
+    if (spawner->thread_count) {
+        watch_bell(spawner, EPOLL_CTL_MOD, EPOLLIN);
+        ring(spawner);
+    }
     for (uint32_t i = 0; i < spawner->thread_count; i++)
         pthread_join(spawner->threads[i], NULL);
     spawner->thread_count = 0;
+    for (uint32_t i = 0; i < spawner->place_count; i++) {
+        pthread_mutex_lock(&spawner->lock); /* a claim may come in between */
+        job = spawner->places[i].job;
+        if (job)
+            leave(spawner, job);
+        pthread_mutex_unlock(&spawner->lock);
+        if (job)
+            finish(spawner, job);
+    }
 }
 
 void pr_spawner_free(struct pr_spawner *spawner)
 {
-    sem_destroy(&spawner->submitted);
+    int fds[3];
+    pr_spawner_fds(spawner, fds);
+    for (int i = 0; i < 3; i++)
+        if (fds[i] >= 0)
+            sys_close(fds[i]);
     pthread_mutex_destroy(&spawner->lock);
-    sys_close(spawner->eventfd);
+    free(spawner->places);
     free(spawner);
+}
+
+void pr_job_forget_data(struct pr_job *job)
+{
+    free(job->data);
+    job->data = NULL;
 }

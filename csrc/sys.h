@@ -195,6 +195,9 @@ PR_CALL(write, (int fd, const void *buffer, size_t size), fd, buffer, size)
 PR_CALL(ioctl, (int fd, unsigned long request, long argument), fd, request, argument)
 PR_CALL(epoll_ctl, (int epoll_fd, int operation, int fd, struct epoll_event *event),
         epoll_fd, operation, fd, event)
+PR_CALL(epoll_create1, (int flags), flags)
+PR_CALL(epoll_pwait, (int epoll_fd, struct epoll_event *events, int capacity, int timeout_ms),
+        epoll_fd, events, capacity, timeout_ms, 0, 8)
 PR_CALL(getdents64, (int fd, void *buffer, size_t size), fd, buffer, size)
 /* The raw call writes what is left of the time into *timeout, which libc's hides. */
 PR_CALL(ppoll, (struct pollfd *fds, unsigned count, struct timespec *timeout),

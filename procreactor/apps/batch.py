@@ -1,8 +1,9 @@
 """Many commands: at most so many at a time, the output and the status of each, as they end.
 
-`run_batch` is a loop of its own, in whatever thread, lazily: no more of the iterable is taken than
-may run, so an endless one runs in bounded memory. The work is done by transport/pool.py. A command
-that could not be started is an outcome with an ``error``, in its turn.
+`run_batch` is a loop of its own, in whatever thread, lazily: of the iterable no more are taken than
+may run, and a few dozen where they end many at a time, so an endless one runs in bounded memory.
+The work is done by transport/pool.py. A command that could not be started is an outcome with an
+``error``, in its turn.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from procreactor.transport.redirects import plan_redirects
 from procreactor.transport.request import encode_argv, encode_path, find_candidates
 
 __all__ = ["DRAIN_S", "Outcome", "plan_command", "run_batch"]
+
+_MOST_AHEAD = 64
+"""How many more than may run are taken of the iterable at most, while many end in each turn: so the
+threads never wait for us. While they end one by one none is taken ahead, as an iterable may be slow
+or go on only with what came out of those before."""
 
 DRAIN_S = 1.0
 """How long after its exit a child's streams may stay open: a grandchild may hold them for ever."""
@@ -109,13 +115,15 @@ def _run(
             loop,
             partial(Collector, limit_bytes),
             ended.append,
+            at_once=at_once,
             threads=threads or min(at_once, thread_count()),
             drain_s=drain_s,
         )
         try:
             more = True
+            ahead = 0
             while more or pool or ended:
-                while more and len(pool) < at_once:
+                while more and len(pool) < at_once + ahead:
                     try:
                         spec = next(specs)
                     except StopIteration:
@@ -125,12 +133,19 @@ def _run(
                 if pool:
                     pool.check_owner()
                     loop.run_once()
+                ahead = _next_ahead(ahead, len(ended))
                 while ended:
                     yield _outcome(ended.popleft())
         finally:
             pool.close()
     finally:
         loop.close()
+
+
+def _next_ahead(ahead: int, ended: int) -> int:
+    """How far to read ahead after a turn in which so many have *ended*."""
+    wanted = 4 * ended if ended > 1 else 0
+    return min(_MOST_AHEAD, max(wanted, ahead * 7 // 8))
 
 
 def _outcome(ended: Ended[Collector]) -> Outcome:

@@ -28,8 +28,15 @@ __all__ = [
     "GATHERED_ALL_1",
     "GATHERED_DATA",
     "GATHERED_EXIT",
+    "GATHERED_OVER",
+    "JOB_BEGUN",
+    "JOB_FINISHED",
+    "JOB_NEW",
+    "JOB_RUNNING",
+    "JOB_WAITING",
     "Gather",
     "GatherBuffer",
+    "Result",
     "SpawnCall",
     "SpawnerThreads",
     "disable",
@@ -118,6 +125,11 @@ class SpawnCall:
         """Our pipe ends, in the order of the redirects."""
         return ffi.unpack(self._ours, self._size)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the start was tried, and failed."""
+        return bool(self._result.error)
+
     def error(self, spec: SpawnSpec) -> SpawnError | None:
         """Why the start failed, or None when it did not."""
         result = self._result
@@ -165,12 +177,21 @@ def _pack_env(env: Sequence[bytes]) -> tuple[Any, int, int]:
     return ffi.from_buffer("char[]", block), len(block), len(env)
 
 
-def _pack_redirects(redirects: Sequence[Redirect]) -> tuple[Any, Any, int]:
+def _pack_redirects(redirects: Sequence[Redirect]) -> tuple[Any, Any, int, Any]:
     return (
         ffi.new("int[]", [redirect.child_fd for redirect in redirects]),
         ffi.new("int[]", [int(redirect.source) for redirect in redirects]),
         len(redirects),
+        ffi.new("int[3]", [_row_of(redirects, child_fd) for child_fd in range(3)]),
     )
+
+
+def _row_of(redirects: Sequence[Redirect], child_fd: int) -> int:
+    """Return which row is a pipe at *child_fd*, or -1."""
+    for row, redirect in enumerate(redirects):
+        if redirect.child_fd == child_fd and redirect.is_pipe:
+            return row
+    return -1
 
 
 _envs = _Packed(_pack_env)
@@ -205,7 +226,7 @@ def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, object]:
     env = _envs.get(spec.env)
     field.bytes, field.size, field.count = env
     redirects = _redirects.get(spec.redirects)
-    request.child_fds, request.sources, request.fd_count = redirects
+    request.child_fds, request.sources, request.fd_count, _ = redirects
     request.launcher = _LAUNCHER
     options = _fill_options(request, spec)
     if call.epoll_fd >= 0:
@@ -260,37 +281,63 @@ def _fill_options(request: Any, spec: SpawnSpec) -> list[Any]:
     return kept
 
 
+GATHERED_ALL_0: int = lib.PR_GATHERED_ALL_0
+GATHERED_ALL_1: int = lib.PR_GATHERED_ALL_1
+GATHERED_EXIT: int = lib.PR_GATHERED_EXIT
+GATHERED_DATA: int = lib.PR_GATHERED_DATA
+GATHERED_OVER = GATHERED_ALL_0 | GATHERED_ALL_1 | GATHERED_EXIT
+"""Both streams are at their end and the child is reaped."""
+
+JOB_NEW: int = lib.PR_JOB_NEW
+JOB_WAITING: int = lib.PR_JOB_WAITING
+JOB_BEGUN: int = lib.PR_JOB_BEGUN
+JOB_RUNNING: int = lib.PR_JOB_RUNNING
+JOB_FINISHED: int = lib.PR_JOB_FINISHED
+_JOB_CLAIMED: int = lib.PR_JOB_CLAIMED
+
+Result = tuple[int, ExitStatus | None, tuple[bytes, bytes] | None]
+"""The GATHERED bits, how the child ended if it did, and what its streams brought."""
+
+
+_CAPACITY = 64
+"""How many tokens a struct pr_taken has room for."""
+
+
 class SpawnerThreads:
     """The native threads of csrc/spawner.c, and the jobs that are with them.
 
-    A job is the caller's memory and stays here from `submit` until `take` has returned its token.
-    Not for use by two threads at once, but for `submit`. After os.fork the copy has none of the
-    threads: `abandon` it there.
+    At most *at_once* children live at once (0: any number), but for those that were released.
+    A job is the caller's memory and stays here from `submit` until it was delivered, or claimed.
+    Not for use by two threads at once. After os.fork the copy has none of the threads: `abandon`
+    it there.
     """
 
-    __slots__ = ("_fd", "_handle", "_jobs", "_opened", "_tokens")
+    __slots__ = ("_batch", "_done", "_fds", "_handle", "_jobs", "_opened", "_taken")
 
-    CAPACITY = 64
-
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, at_once: int) -> None:
         self._opened = ffi.new("struct pr_spawner **")
         self._jobs: dict[int, tuple[Any, ...]] = {}
-        self._tokens = ffi.new("uint64_t[]", self.CAPACITY)
-        code = lib.pr_spawner_open(threads, self._opened)
+        # In C's memory, which an exception of a signal handler does not lose, as it does a result.
+        self._taken = ffi.new("struct pr_taken *")
+        self._batch: list[int] = []
+        self._done = 0  # how many of them have been delivered
+        code = lib.pr_spawner_open(threads, at_once, self._opened)
         if code < 0:
             raise OSError(-code, os.strerror(-code), "spawner threads")
         self._handle = self._opened[0]
-        self._fd = int(lib.pr_spawner_fd(self._handle))
+        fds = ffi.new("int[3]")
+        lib.pr_spawner_fds(self._handle, fds)
+        self._fds: list[int] = ffi.unpack(fds, 3)
 
     def fileno(self) -> int:
-        """An eventfd, readable while `take` has something to return that is not told elsewhere."""
-        return self._fd
+        """An eventfd, readable when jobs are done."""
+        return self._fds[0]
 
-    def submit(self, token: int, spec: SpawnSpec, call: SpawnCall, epoll_fd: int, key: int) -> None:
+    def submit(self, token: int, spec: SpawnSpec, call: SpawnCall, keeps: bool) -> None:
         """Let a thread start the child of *spec*; SpawnError when it cannot even be begun.
 
-        With a *key* the set *epoll_fd* then watches the pidfd, with *key* as the fd of its events,
-        and `fileno` does not tell of a success: the child's end will.
+        With *keeps* the threads see it to its end: its standard input is closed at once, and
+        `take` tells what it brought.
         """
         request, kept = _prepare(spec, call)
         job = ffi.new("struct pr_job *")
@@ -298,51 +345,95 @@ class SpawnerThreads:
         job.result = call._result
         job.ours = call._ours
         job.token = token
-        if key:
-            job.key = key
-            job.epoll_fd = epoll_fd
+        if keeps:
+            job.keeps = 1
+            job.rows = _redirects.get(spec.redirects)[3]
         self._jobs[token] = (job, request, kept, call)
         if lib.pr_spawner_submit(self._handle, job) < 0:
             del self._jobs[token]
             raise call.error(spec) or AssertionError("a refused job has an errno")
 
     def __contains__(self, token: int) -> bool:
-        """Whether a job was submitted under *token* and has not been taken."""
+        """Whether a job was submitted under *token* and is still here."""
         return token in self._jobs
 
-    def take(self) -> list[tuple[int, bool]]:
-        """Return (token, whether its pidfd is watched) of jobs that are done. Never blocks.
+    def take(self, deliver: Callable[[int, Result], object]) -> None:
+        """Call *deliver* with token and result of each job that is done. Never blocks.
 
-        Their `SpawnCall`s say how they went. At most CAPACITY at a time.
+        With all of GATHERED_OVER nothing is left of the child. Otherwise its `SpawnCall` has what
+        is: why it was not started, or pid (-1: reaped), pidfd, and the streams that are open. When
+        an exception comes out of it, the next call goes on with the same job, or the next one.
         """
-        count = lib.pr_spawner_take(self._handle, self._tokens, self.CAPACITY)
-        if not count:
-            return []
         jobs = self._jobs
-        return [
-            (token, bool(jobs.pop(token)[0].watched)) for token in ffi.unpack(self._tokens, count)
-        ]
+        while self._done < len(self._batch) or self._fetch():
+            token = self._batch[self._done]
+            if token in jobs:
+                job = jobs[token][0]
+                told: int = job.told
+                status = _read_exit(job) if told & GATHERED_EXIT else None
+                if told & GATHERED_DATA:
+                    deliver(token, (told, status, _read_data(job)))
+                    lib.pr_job_forget_data(job)
+                else:
+                    deliver(token, (told, status, None))
+                del jobs[token]
+            self._done += 1
+
+    def _fetch(self) -> bool:
+        """Have the next tokens, if there are any, in `_batch`."""
+        taken = self._taken
+        is_old = taken.next or not taken.count  # else an interrupt came before they were
+        if is_old and not (self._handle and lib.pr_spawner_take(self._handle, taken, _CAPACITY)):
+            return False
+        self._batch, self._done = ffi.unpack(taken.tokens, taken.count), 0
+        taken.next = 1
+        return True
+
+    def claim(self, token: int) -> int:
+        """Return where a job is (JOB_WAITING ...); one that was JOB_RUNNING is now the caller's.
+
+        Its `SpawnCall` has the child, which lives or has just ended.
+        """
+        state: int = lib.pr_spawner_claim(self._handle, self._jobs[token][0])
+        if state == _JOB_CLAIMED:  # in an earlier call, out of which an interrupt came
+            state = JOB_RUNNING
+        if state == JOB_RUNNING:
+            del self._jobs[token]
+        return state
+
+    def state(self, token: int) -> int:
+        """Return where a job is (JOB_WAITING ...) that is here."""
+        state: int = lib.pr_spawner_state(self._handle, self._jobs[token][0])
+        return state
+
+    def release(self) -> None:
+        """Tell that a child is over which was claimed, or done alive or with open streams."""
+        lib.pr_spawner_release(self._handle)
 
     def close(self) -> None:
         """Begin no more jobs; return when those begun are done and the threads have ended.
 
-        What had not begun fails with ECANCELED. `take` until it is empty, then `free`.
+        What had not begun fails with ECANCELED. `take`, then `free`. Idempotent.
         """
-        lib.pr_spawner_close(self._handle)
+        if self._handle:
+            lib.pr_spawner_close(self._handle)
 
     def free(self) -> None:
-        """Let go of everything, after `close` and the last `take`. Idempotent."""
+        """Let go of everything, after `close`. Idempotent."""
         handle, self._opened[0] = self._opened[0], ffi.NULL
         self._handle = None
         if handle:
+            for job, *_ in self._jobs.values():
+                lib.pr_job_forget_data(job)  # taken, and lost to an exception
             lib.pr_spawner_free(handle)
 
     def abandon(self) -> None:
-        """Close the copy's eventfd, in a forked copy of the process. Idempotent."""
+        """Close the copy's fds, in a forked copy of the process. Idempotent."""
         handle, self._opened[0] = self._opened[0], ffi.NULL
         self._handle = None
         if handle:
-            os.close(self._fd)
+            for fd in self._fds:
+                os.close(fd)
 
     def __del__(self) -> None:
         """Of one that an interrupt left half made: it has no jobs, and nobody else can end it."""
@@ -351,10 +442,15 @@ class SpawnerThreads:
             self.free()
 
 
-GATHERED_ALL_0: int = lib.PR_GATHERED_ALL_0
-GATHERED_ALL_1: int = lib.PR_GATHERED_ALL_1
-GATHERED_EXIT: int = lib.PR_GATHERED_EXIT
-GATHERED_DATA: int = lib.PR_GATHERED_DATA
+def _read_data(job: Any) -> tuple[bytes, bytes]:
+    first, second = job.gather.sizes
+    data = ffi.buffer(job.data, first + second)
+    return data[:first], data[first:]
+
+
+def _read_exit(gather: Any) -> ExitStatus:
+    """Read the struct pr_exit at which *gather*, or what begins with one, begins."""
+    return _translate_exit(*_EXIT.unpack(ffi.buffer(gather, _EXIT.size)))
 
 
 class GatherBuffer:
@@ -375,7 +471,8 @@ class GatherBuffer:
 class Gather:
     """Two streams and the exit of one child in one epoll set (struct pr_gather).
 
-    Owns the fds it is given until it, or `close`, has closed them. -1 stands for none.
+    Owns the fds it is given until it, or `close`, has closed them. -1 stands for none; with a *pid*
+    of -1 the child is reaped, and only its streams are left.
     """
 
     __slots__ = ("_gather",)
@@ -386,6 +483,7 @@ class Gather:
         gather.pid = pid
         gather.pidfd = pidfd
         gather.out_fds = (out_fd, err_fd)
+        gather.reaped = pid < 0
 
     def watch(self, with_pidfd: bool) -> None:
         """Have the epoll set watch the streams; OSError (ENOSPC, ENOMEM) leaves none watched."""
@@ -405,9 +503,13 @@ class Gather:
         first, second = self._gather.sizes
         return buffer.copy(0, first), buffer.copy(1, second)
 
+    def size(self) -> int:
+        """How many bytes that were, of both streams."""
+        return int(sum(self._gather.sizes))
+
     def status(self) -> ExitStatus:
         """How the child ended, once GATHERED_EXIT was told."""
-        return _translate_exit(*_EXIT.unpack(ffi.buffer(self._gather, _EXIT.size)))
+        return _read_exit(self._gather)
 
     def close(self) -> None:
         """Close what is still open; the child is not reaped by it. Idempotent."""

@@ -73,14 +73,16 @@ class Child:
     """A child, and the fds through which the kernel speaks of it.
 
     ``start`` makes it, ``abandon`` undoes that, ``try_reap`` ends it; between, ``exit_fd`` is to be
-    watched for reading. ``pid`` is a number with a meaning only until the reaping.
+    watched for reading. ``pid`` is a number with a meaning only until the reaping. Who takes the
+    fds of ``ours`` over for good empties it.
     """
 
-    __slots__ = ("_call", "_exit_fd", "_owner", "ours", "pid", "pidfd")
+    __slots__ = ("_call", "_exit_fd", "_is_made", "_owner", "ours", "pid", "pidfd")
 
     def __init__(self, spec: SpawnSpec, epoll_fd: int = -1) -> None:
         self._exit_fd = -1  # first: an interrupt may leave the object half made
         self._owner = _this_process
+        self._is_made = False  # once it is, pid, pidfd and ours are here, and no longer the call's
         self._call = binding.SpawnCall(len(spec.redirects), epoll_fd)
         self.pid = -1
         self.pidfd = -1
@@ -103,25 +105,26 @@ class Child:
             raise
 
     def submit(
-        self,
-        threads: binding.SpawnerThreads,
-        token: int,
-        spec: SpawnSpec,
-        epoll_fd: int = -1,
-        key: int = 0,
+        self, threads: binding.SpawnerThreads, token: int, spec: SpawnSpec, keeps: bool
     ) -> None:
-        """Let one of *threads* do what `start` does; once it has taken *token*, call `complete`.
+        """Let one of *threads* do what `start` does; once it has given back *token*, `complete`.
 
-        *epoll_fd* and *key* as for `SpawnerThreads.submit`. SpawnError when it is refused at once.
+        *keeps* as for `SpawnerThreads.submit`. SpawnError when it is refused at once.
         """
         _Ladder.apply()
         self._call.ignored_signals = dispositions.ignored_until_begun()
-        threads.submit(token, spec, self._call, epoll_fd, key)
+        threads.submit(token, spec, self._call, keeps)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a spawn has made a child, which may have been reaped."""
+        return not self._call.failed
 
     def complete(self, spec: SpawnSpec) -> None:
-        """Take over what the spawn has made: pid, pidfd and ours are set.
+        """Take over what the spawn has made, or what is left of it: pid, pidfd and ours are set.
 
-        Raises SpawnError with nothing left open when it has failed.
+        A child that the threads have reaped has pid -1. Raises SpawnError with nothing left open
+        when the start has failed.
         """
         error = self._call.error(spec)
         if error is not None:
@@ -131,32 +134,39 @@ class Child:
 
     def _take_over(self) -> None:
         pid, self.pidfd, ours = self._call.made()
-        self._exit_fd = self.pidfd if self.pidfd >= 0 else _watch_by_thread(pid)
+        self._exit_fd = self.pidfd
+        if self.pidfd < 0 <= pid:
+            self._exit_fd = _watch_by_thread(pid)
         self.ours = ours
         self.pid = pid
+        self._is_made = True
 
     def abandon(self) -> None:
         """Kill and reap what `start` may have made, and close all fds, as if it had not been.
 
         For a spawn that was interrupted before anyone else knew of the child. Idempotent.
         """
-        call, self._call = self._call, binding.SpawnCall(0)
-        if call.pid < 0:
-            return
-        for fd in call.ours:
+        if not self._is_made:
+            self.pid, self.pidfd, self.ours = self._call.made()
+            self._is_made = True
+        drop = partial(binding.drop, self._call.epoll_fd)
+        while self.ours:
+            fd = self.ours.pop()
             if fd >= 0:
-                binding.drop(call.epoll_fd, fd)
-        self.pid, self.pidfd = call.pid, call.pidfd
+                drop(fd)
+        if self.pid < 0:
+            self.close(drop)
+            return
         try:
             binding.send_signal(self.pidfd, self.pid, signal.SIGKILL)
         except PermissionError:  # another user's by now (a setuid program): it is let go of
-            self.close(partial(binding.drop, call.epoll_fd))
+            self.close(drop)
             self.pid = -1
             return
         except OSError:
             pass  # gone by itself
         binding.wait_exit(self.pid)
-        self.try_reap(partial(binding.drop, call.epoll_fd))
+        self.try_reap(drop)
 
     @property
     def mode(self) -> frozenset[str]:

@@ -24,8 +24,20 @@ __all__ = ["ignored_now", "ignored_until_begun", "learn"]
 _NUMBERS = range(1, 65)
 _ALWAYS = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
 
-_STANDARD = (1 << 31) - 1
-"""All but the real-time ones."""
+_FORCED = (
+    signal.SIGKILL,
+    signal.SIGSTOP,
+    signal.SIGILL,
+    signal.SIGTRAP,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+)
+"""Which cannot be ignored, or are raised by a fault, and then the kernel asks nobody."""
+
+_STANDARD = ((1 << 31) - 1) & ~sum(1 << (number - 1) for number in _FORCED)
+"""All but those and the real-time ones."""
 
 
 class _Known:
@@ -59,6 +71,9 @@ def ignored_now() -> int:
 def ignored_until_begun() -> int:
     """Return the set for a child that waits for its turn: the program may begin to ignore more.
 
-    So all but the real-time signals are in it.
+    So all standard signals are in it that a program may ignore to some effect; of the others, the
+    ones that were known to be ignored when a loop was made last, or a child started at once.
     """
-    return ignored_now() | _STANDARD
+    if not _Known.by_kernel:
+        learn()
+    return _Known.by_kernel | _Known.entry[2] | _STANDARD

@@ -6,7 +6,10 @@ Facts (csrc/spawner.c):
   an idle machine, milliseconds on a busy one, as long as it takes on a file system that is slow. An
   event loop that hands its spawns over never waits for any of it, and on several CPUs they go side
   by side.
-- The threads never run Python and need no GIL.
+- The threads never run Python and need no GIL. A child that they keep they also see to its end: its
+  exit and what it wrote, up to some 64 KiB a stream, come as one result.
+- Such a child is nobody else's until it has ended or is claimed: there is no pid to signal, and
+  nobody reads what it writes while it lives, so one that fills a pipe waits for the claim.
 - The child gets the signal mask of the thread that submitted it; niceness, CPU affinity and
   namespaces are those of the thread that made the `Spawner`, as they were then.
 - A parent death signal is tied to the thread that spawns, so a request with one is refused.
@@ -17,108 +20,207 @@ Facts (csrc/spawner.c):
 from __future__ import annotations
 
 import os
+from collections import deque
+from enum import IntEnum
+from functools import partial
+from typing import NamedTuple
 
-from procreactor.core.binding import SpawnerThreads
+from procreactor.core import binding
+from procreactor.core.binding import GATHERED_OVER, Result, SpawnerThreads
 from procreactor.errors import SpawnError
 from procreactor.kernel.children import Child
-from procreactor.model import SpawnSpec
+from procreactor.model import ExitStatus, SpawnSpec
 
-__all__ = ["MOST_THREADS", "Spawner", "Start"]
-
-Start = tuple[Child, bool, SpawnError | None]
-"""The child, whether its pidfd is watched under the key, and what went wrong, if anything did."""
+__all__ = ["MOST_THREADS", "Finish", "JobState", "Spawner"]
 
 
 MOST_THREADS = 64
 """csrc/spawner.c takes no more."""
 
 
+_MOST_AT_ONCE = (1 << 31) - 1  # more than there are pids
+
+
+class JobState(IntEnum):
+    """Where a submitted child is (enum pr_job_state)."""
+
+    NEW = binding.JOB_NEW
+    """It never came to the threads: its submission was interrupted."""
+
+    WAITING = binding.JOB_WAITING
+    """No thread has begun it."""
+
+    BEGUN = binding.JOB_BEGUN
+    """A thread starts it, or reads what it has left."""
+
+    RUNNING = binding.JOB_RUNNING
+    FINISHED = binding.JOB_FINISHED
+    """`Spawner.take` returns it, or has."""
+
+
+class Finish(NamedTuple):
+    """What the threads have done with one child."""
+
+    child: Child
+    """What is left of it: with *told* at `GATHERED_OVER`, or an *error*, nothing."""
+
+    told: int
+    """Which ends were seen: a set of the GATHERED bits of core/binding.py."""
+
+    status: ExitStatus | None
+    """How it ended, once that was seen."""
+
+    data: tuple[bytes, bytes] | None
+    """What its stdout and stderr brought; None for nothing."""
+
+    error: SpawnError | None
+    """Why it was not started."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left of the child."""
+        return self.error is not None or self.told & GATHERED_OVER == GATHERED_OVER
+
+
 class Spawner:
     """*threads* threads, from 1 to 64, that start children; OSError (EAGAIN, EMFILE, ENOMEM).
+
+    At most *at_once* children live at once, None: any number. One that `take` or `claim` gave
+    before all of it was over counts until `release`.
 
     For one thread. `close` it: until then the threads wait for more.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, at_once: int | None = None) -> None:
         if not 1 <= threads <= MOST_THREADS:
             raise ValueError(f"threads must be from 1 to {MOST_THREADS}, not {threads}")
+        if at_once is not None and at_once < 1:
+            raise ValueError(f"at_once must be >= 1 or None, not {at_once}")
         self._pending: dict[int, tuple[Child, SpawnSpec]] = {}
         self._last_token = 0
         self._pid = os.getpid()
         self._is_open = True
-        self._threads = SpawnerThreads(threads)
+        self._threads = SpawnerThreads(threads, min(at_once or 0, _MOST_AT_ONCE))
 
     def fileno(self) -> int:
         """An fd that is readable while `take` has something to return."""
         return self._threads.fileno()
 
     def __len__(self) -> int:
-        """How many children were submitted and not yet taken."""
+        """How many children were submitted, and neither taken nor claimed."""
         return len(self._pending)
 
-    def submit(self, spec: SpawnSpec, epoll_fd: int = -1, key: int = 0) -> Child:
-        """Have a child started; `take` returns it again. SpawnError when refused at once.
+    def __contains__(self, token: int) -> bool:
+        """Whether the child of *token* is neither taken nor claimed."""
+        return token in self._pending
 
-        With a *key* (not 0) the set *epoll_fd* watches its pidfd from the start on, with *key* as
-        the fd of its events, and `fileno` tells only of a start that failed, or could not be
-        watched: the child's end is told by its event, for which it must have been taken.
+    def submit(
+        self, spec: SpawnSpec, keeps: bool, note: deque[tuple[int, Child]] | None = None
+    ) -> tuple[int, Child]:
+        """Have a child started; return its token, and the child that `take` will return.
+
+        With *keeps* that is when it has ended, and its standard input, where it is a pipe, is
+        closed as soon as it runs; otherwise, when it runs. SpawnError when it is refused at once.
+        What is returned is appended to *note* before anything is started, so that nothing is that
+        could not be claimed, whatever comes between two lines.
         """
         if not self._is_open:
             raise ValueError("the spawner is closed")
         child = Child(spec)
         token = self._last_token = self._last_token + 1
         self._pending[token] = (child, spec)
+        if note is not None:
+            note.append((token, child))
         try:
-            child.submit(self._threads, token, spec, epoll_fd, key)
+            child.submit(self._threads, token, spec, keeps)
         except Exception:
             if token not in self._threads:  # else a signal handler raised, and it is on its way
                 del self._pending[token]
             raise
-        return child
+        return token, child
 
-    def take(self) -> list[Start]:
-        """Return the children whose start is over. Never blocks.
+    def take(self, into: deque[Finish]) -> None:
+        """Append the children that the threads are done with to *into*. Never blocks.
 
-        When an exception of a signal handler passes through, those that it would have returned are
-        to be abandoned by whoever has them of `submit`.
+        After an exception of a signal handler the next call goes on; until then what was appended
+        stays where it is.
         """
-        starts: list[Start] = []
-        taken = self._threads.take() if self._is_open else []
-        while taken:
-            for token, watched in taken:
-                child, spec = self._pending.pop(token)
-                error = None
-                try:
-                    child.complete(spec)
-                except SpawnError as failure:
-                    child.abandon()  # it runs, where only the watch of its end failed
-                    error = failure
-                starts.append((child, watched, error))
-            taken = self._threads.take() if len(taken) == SpawnerThreads.CAPACITY else []
-        return starts
+        self._threads.take(partial(self._deliver, into))
 
-    def close(self) -> list[Start]:
-        """End the threads and return, like `take`, what they had still done. Idempotent.
+    def _deliver(self, into: deque[Finish], token: int, result: Result) -> None:
+        if token not in self._pending:
+            return  # it was, before an interrupt
+        child, spec = self._pending[token]
+        if not into or into[-1].child is not child:  # else an interrupt came right after it
+            told, status, data = result
+            error = None
+            if told & GATHERED_OVER != GATHERED_OVER:
+                error = self._complete(child, spec)
+            into.append(Finish(child, told, status, data, error))
+        del self._pending[token]
 
-        Blocks for the starts that were under way; those that had not begun fail with ECANCELED.
+    def state(self, token: int) -> JobState:
+        """Return where the child of *token* is, or was before it was taken or claimed."""
+        if token not in self._threads:
+            return JobState.FINISHED
+        return JobState(self._threads.state(token))
+
+    def claim(self, token: int, into: deque[Finish]) -> JobState:
+        """Have a child that is kept for oneself: if it was RUNNING, it is appended to *into*.
+
+        Then it is told as taken with nothing seen of its end; otherwise nothing has happened.
+        """
+        if token not in self._pending:
+            return JobState.FINISHED
+        state = JobState.RUNNING  # where an interrupt came out of the middle of an earlier call
+        if token in self._threads:
+            state = JobState(self._threads.claim(token))
+        if state is JobState.RUNNING:
+            child, spec = self._pending[token]
+            if not into or into[-1].child is not child:  # see `_deliver`
+                error = self._complete(child, spec)
+                into.append(Finish(child, 0, None, None, error))
+            del self._pending[token]
+        return state
+
+    def _complete(self, child: Child, spec: SpawnSpec) -> SpawnError | None:
+        lives = child.is_started
+        try:
+            child.complete(spec)
+        except SpawnError as failure:
+            child.abandon()  # it runs, where only the watch of its end failed
+            if lives:
+                self.release()
+            return failure
+        return None
+
+    def release(self) -> None:
+        """Tell that a child is over which `take` gave before, or `claim`."""
+        if self._is_open:
+            self._threads.release()
+
+    def close(self, into: deque[Finish]) -> None:
+        """End the threads and append, like `take`, what they had still done. Idempotent.
+
+        Blocks for the starts that were under way; those that had not begun fail with ECANCELED,
+        and children that run are the caller's.
         """
         if not self._is_open:
-            return []
-        rest: list[Start] = []
+            return
         if self._pid == os.getpid():
             self._threads.close()
-            while starts := self.take():
-                rest += starts
+            self.take(into)
             self._threads.free()
             for child, _ in self._pending.values():
-                child.abandon()  # taken from the threads, and lost to an exception
+                child.abandon()  # claimed, or never begun, and lost to an exception
         else:
             self._threads.abandon()
         self._is_open = False
         self._pending.clear()
-        return rest
 
     def __del__(self) -> None:
         if hasattr(self, "_threads"):  # an interrupt may leave the object half made
-            for child, _, _ in self.close():
-                child.abandon()
+            rest: deque[Finish] = deque()
+            self.close(rest)
+            for finish in rest:
+                finish.child.abandon()

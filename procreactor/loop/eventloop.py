@@ -70,9 +70,6 @@ class Watch:
         self.on_ready = _tell_nobody
 
 
-_LOWEST_KEY = -(1 << 31)
-"""What epoll carries beside an event is an int of C, as an fd is."""
-
 _NOBODY = Watch(-1, _tell_nobody, 0)
 _NOBODY.retire()
 
@@ -84,7 +81,6 @@ class EventLoop:
         binding.reserve()  # before the program's own fds take the low numbers
         dispositions.learn()
         self._watches: dict[int, Watch] = {}
-        self._last_key = 0
         self._open()
         _open_loops.add(self)
 
@@ -124,29 +120,14 @@ class EventLoop:
         watch = watches[fd] = Watch(fd, on_ready, events)
         return watch
 
-    def new_key(self) -> int:
-        """Return a number, below 0, to `adopt` in place of an fd that is not known yet.
-
-        Whoever puts the fd into the set of `epoll_fd` gives its events this number as their fd.
-        """
-        key = self._last_key - 1
-        while key < _LOWEST_KEY or key in self._watches:  # after two thousand million
-            key = -1 if key < _LOWEST_KEY else key - 1
-        self._last_key = key
-        return key
-
     def forget(self, fd: int) -> None:
-        """Tell the watch of *fd*, or of a key, no more; others see to the fd and the set.
+        """Tell the watch of *fd* no more; others see to the fd and the set.
 
         Idempotent, for owners who clean up after an exception that came between two lines.
         """
         watch = self._watches.pop(fd, None)
         if watch is not None:
             watch.retire()
-
-    def withdraw(self, fd: int) -> None:
-        """Take *fd*, which has no watch of its own number, out of the set."""
-        self._poller.remove(fd)
 
     def drop(self, fd: int) -> None:
         """Close *fd*, which is the caller's, and tell its watch, if it has one, no more."""

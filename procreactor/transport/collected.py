@@ -25,17 +25,18 @@ from procreactor.core.binding import (
     GATHERED_ALL_1,
     GATHERED_DATA,
     GATHERED_EXIT,
+    GATHERED_OVER,
     Gather,
     GatherBuffer,
 )
 from procreactor.kernel.children import Child
 from procreactor.kernel.poller import READ
-from procreactor.loop.eventloop import EventLoop
+from procreactor.loop.eventloop import EventLoop, Watch
 from procreactor.loop.timers import Timer, TimerState
 from procreactor.model import ExitStatus, SpawnSpec
 from procreactor.transport.writer import StreamWriter
 
-__all__ = ["BUFFER_BYTES", "CollectedChild", "Collecting", "Sink"]
+__all__ = ["BUFFER_BYTES", "CollectedChild", "Collecting", "Sink", "append_pieces"]
 
 BUFFER_BYTES = 262144
 """How much of one stream is read per turn at most; children share the loop."""
@@ -47,7 +48,6 @@ _LAST_LOOKS = 8
 fills as fast as we read has no end."""
 
 _STREAM_BITS = (GATHERED_ALL_0, GATHERED_ALL_1)
-_OVER = GATHERED_ALL_0 | GATHERED_ALL_1 | GATHERED_EXIT
 
 
 class Sink(Protocol):
@@ -71,22 +71,29 @@ class Collecting(Generic[S]):
         self.new_sink = new_sink
         self.buffer = GatherBuffer(BUFFER_BYTES)
 
+    def new_sinks(self) -> tuple[S, S]:
+        """Return sinks for stdout and stderr."""
+        return self.new_sink(), self.new_sink()
+
+
+def append_pieces(sinks: tuple[Sink, Sink], pieces: tuple[bytes, bytes]) -> None:
+    """Append to each of *sinks* its piece, if there is any."""
+    for sink, data in zip(sinks, pieces, strict=True):
+        if data:
+            sink.append(data)
+
 
 class CollectedChild(Generic[S]):
     """A started child; *on_over* is told, with it, when all there is has been collected.
 
     Takes over *child*, whose redirects may have pipes at 0 (into it), 1 and 2 (out of it) and
-    nowhere else. *exit_key* is under what its end is told already (`EventLoop.new_key`), or 0. Its
-    standard input is open until `feed`.
-
-    The streams are not watched until `watch`: a child that ends soon needs none of it, as all that
-    it wrote is read at its end. But one whose pipe is full waits until then.
+    nowhere else. Its standard input, where it is not closed yet, is open until `feed`. Nothing is
+    read before `watch`, or `resume`.
     """
 
     __slots__ = (
-        "_child",
         "_drain_timer",
-        "_exit_key",
+        "_exit_watch",
         "_fds",
         "_gather",
         "_in_fd",
@@ -96,6 +103,7 @@ class CollectedChild(Generic[S]):
         "_told",
         "_watched",
         "_writer",
+        "child",
         "status",
     )
 
@@ -104,12 +112,11 @@ class CollectedChild(Generic[S]):
         shared: Collecting[S],
         child: Child,
         spec: SpawnSpec,
-        exit_key: int,
         on_over: Callable[[CollectedChild[S]], object],
     ) -> None:
         self._shared = shared
-        self._child = child
-        self._exit_key = exit_key
+        self.child = child
+        self._exit_watch: Watch | None = None
         self._on_over = on_over
         self._sinks: tuple[S, S] | None = None
         self._drain_timer: Timer | None = None
@@ -137,19 +144,34 @@ class CollectedChild(Generic[S]):
             self._writer.write(data)
             self._writer.close_when_flushed()
 
+    def resume(self, told: int, status: ExitStatus | None) -> None:
+        """Go on where others have stopped, who have seen the ends of *told*, but not all three.
+
+        What is left is watched; `append` what they have read before the next turn. OSError as for
+        `watch`; then `kill`.
+        """
+        self._told = told & GATHERED_OVER
+        self.status = status
+        if self._told & GATHERED_EXIT:
+            self._go_on(GATHERED_EXIT)
+        else:
+            self.watch()
+
     def watch(self) -> None:
-        """Have the loop watch the streams, and the exit where that is not watched yet.
+        """Have the loop watch the streams and the exit.
 
         OSError (ENOSPC: this user's loops watch as many fds as they may); then `kill`.
         """
-        if self._watched:
-            return  # the exit came first, and brought that about
-        loop = self._shared.loop
-        by_gather = not self._exit_key and self._child.pidfd >= 0
+        loop, child = self._shared.loop, self.child
+        by_gather = child.pidfd >= 0
         self._watch_streams(by_gather)
-        if not self._exit_key:
-            self._exit_key = self._child.exit_fd
-            (loop.adopt if by_gather else loop.watch)(self._exit_key, self.on_exit_ready, READ)
+        watch = loop.adopt if by_gather else loop.watch
+        self._exit_watch = watch(child.exit_fd, self._on_exit_ready, READ)
+
+    def read_now(self) -> int:
+        """Take what is there without waiting to be told; return how many bytes that was."""
+        told = self._read()
+        return self._gather.size() if told & GATHERED_DATA else 0
 
     def _watch_streams(self, with_pidfd: bool) -> None:
         self._gather.watch(with_pidfd)
@@ -161,11 +183,11 @@ class CollectedChild(Generic[S]):
     @property
     def pid(self) -> int | None:
         """The child's number, or None once it is reaped."""
-        return self._child.pid if self._child.pid >= 0 else None
+        return self.child.pid if self.child.pid >= 0 else None
 
     def send_signal(self, number: int) -> None:
         """Signal the child; ProcessLookupError once it is reaped, OSError (EINVAL, EPERM)."""
-        self._child.send_signal(number)
+        self.child.send_signal(number)
 
     def output(self) -> tuple[S, S] | None:
         """Return the sinks of stdout and stderr; None when neither brought anything."""
@@ -180,39 +202,42 @@ class CollectedChild(Generic[S]):
         self._ask_exit()  # it may be reaped already, and an exception have kept us from knowing
         if not self._told & GATHERED_EXIT:
             try:
-                self._child.send_signal(signal.SIGKILL)
+                self.child.send_signal(signal.SIGKILL)
             except PermissionError:
                 pass
             except ProcessLookupError:
                 self._ask_exit()  # reaped by others
             else:
-                self._child.wait_exit()
+                self.child.wait_exit()
                 self._ask_exit()
         self.close()
 
     def close(self) -> None:
         """Let go of all fds and tell nothing. A child that is not reaped runs on. Idempotent."""
-        left, self._told = _OVER & ~self._told, _OVER
+        left, self._told = GATHERED_OVER & ~self._told, GATHERED_OVER
         self._on_over = _tell_nobody
         self._forget(left)
         self._gather.close()
-        self._child.forget()
+        self.child.forget()
         self._end_rest()
 
-    def on_exit_ready(self, events: int) -> None:
-        """The exit is told; to be given to the loop for *exit_key*."""
-        self._on_stream_ready(events)
-        if not self._told & GATHERED_EXIT and self._exit_key:
+    def _on_exit_ready(self, events: int) -> None:
+        self._read()
+        if not self._told & GATHERED_EXIT and self._exit_watch is not None:
             self._look_again_later()
 
     def _on_stream_ready(self, events: int) -> None:
+        self._read()
+
+    def _read(self) -> int:
         told, news = self._look()
         try:
             if told & GATHERED_DATA:
-                self._collect()
+                self.append(self._gather.data(self._shared.buffer))
         finally:  # what a sink raises must not hide an end: the kernel tells it once
             if news:
                 self._go_on(news)
+        return told
 
     def _look(self) -> tuple[int, int]:
         """Ask C once; return what it told, and the ends among that which are new.
@@ -221,7 +246,7 @@ class CollectedChild(Generic[S]):
         may open something under its number.
         """
         told = self._gather.gather(self._shared.buffer)
-        over = told & _OVER
+        over = told & GATHERED_OVER
         news, self._told = over & ~self._told, over
         if news & GATHERED_EXIT:
             self.status = self._gather.status()
@@ -235,7 +260,7 @@ class CollectedChild(Generic[S]):
             self._go_on(news)
 
     def _go_on(self, news: int) -> None:
-        if self._told == _OVER:
+        if self._told == GATHERED_OVER:
             self._end_rest()
             self._on_over(self)
         elif news & GATHERED_EXIT:
@@ -264,7 +289,7 @@ class CollectedChild(Generic[S]):
         for _ in range(_LAST_LOOKS):
             if not self._look()[0] & GATHERED_DATA:
                 break
-            self._collect()
+            self.append(self._gather.data(self._shared.buffer))
 
     def _forget(self, bits: int) -> None:
         """Have the loop forget what has ended: the streams and the exit of *bits*."""
@@ -274,12 +299,13 @@ class CollectedChild(Generic[S]):
                 if bits & bit and fd >= 0:
                     loop.forget(fd)
         if bits & GATHERED_EXIT:
-            key, self._exit_key = self._exit_key, 0
-            if self._child.pidfd < 0:
-                loop.drop(self._child.exit_fd)  # the stand-in for a pidfd is not C's to close
-            elif key:
-                loop.forget(key)
-            self._child.forget()
+            watch, self._exit_watch = self._exit_watch, None
+            if self.child.pidfd < 0:
+                if self.child.exit_fd >= 0:
+                    loop.drop(self.child.exit_fd)  # the stand-in for a pidfd is not C's to close
+            elif watch is not None:
+                loop.forget(watch.fd)
+            self.child.forget()
 
     def _end_rest(self) -> None:
         timer, self._drain_timer = self._drain_timer, None
@@ -289,26 +315,24 @@ class CollectedChild(Generic[S]):
             self._end_input(0)
 
     def _look_again_later(self) -> None:
-        loop, key = self._shared.loop, self._exit_key
-        self._exit_key = 0
-        loop.forget(key)
-        loop.withdraw(self._child.exit_fd)
+        loop, watch = self._shared.loop, self._exit_watch
+        if watch is not None:
+            self._exit_watch = None
+            loop.unwatch(watch)
         loop.call_later(_LOOK_AGAIN_S, self._look_again)
 
     def _look_again(self) -> None:
         if self._told & GATHERED_EXIT:
             return
-        self._on_stream_ready(0)
+        self._read()
         if not self._told & GATHERED_EXIT:
             self._shared.loop.call_later(_LOOK_AGAIN_S, self._look_again)
 
-    def _collect(self) -> None:
+    def append(self, pieces: tuple[bytes, bytes]) -> None:
+        """Put what stdout and stderr brought into the sinks."""
         if self._sinks is None:
-            self._sinks = (self._shared.new_sink(), self._shared.new_sink())
-        pieces = self._gather.data(self._shared.buffer)
-        for sink, data in zip(self._sinks, pieces, strict=True):
-            if data:
-                sink.append(data)
+            self._sinks = self._shared.new_sinks()
+        append_pieces(self._sinks, pieces)
 
     def _end_input(self, key: int) -> None:
         writer, self._writer = self._writer, None

@@ -1,13 +1,15 @@
 """Many children on one loop: started by native threads, their output collected, each told once.
 
-The loop never waits for an exec: threads start the children (kernel/spawners.py), the loop reads
-their output and reaps them (collected.py). What is submitted is started in the order of its
-submission. A start that fails is told like every other end, with an ``error``: one command of a
-thousand that is missing is not the end of the others.
+The loop never waits for an exec, and hears nothing of a child that ends soon but its result:
+threads start it, reap it and read its streams (kernel/spawners.py). What is submitted is started in
+the order of its submission. A start that fails is told like every other end, with an ``error``: one
+command of a thousand that is missing is not the end of the others.
 
-A child's exit wakes the loop, its start does not. A timer takes what has been started, and has the
-streams watched of those that live for two of its ticks; the others have ended by then, and what
-they wrote was read at the end. So a child that fills a pipe at once waits for a tick or two.
+A timer claims the children that have lived for two of its ticks: from then on the loop reads what
+they write, as they write it (collected.py), and reaps them. A child that fills a pipe before waits
+for that, so the ticks become short while such children come, and long again when none does.
+
+A child with something to be written into it is the loop's from its start on.
 """
 
 from __future__ import annotations
@@ -22,20 +24,25 @@ from typing import Generic, NamedTuple, TypeVar
 from procreactor.errors import SpawnError, report_callback_error, spawn_error
 from procreactor.kernel.children import Child
 from procreactor.kernel.poller import READ
-from procreactor.kernel.spawners import MOST_THREADS, Spawner, Start
+from procreactor.kernel.spawners import MOST_THREADS, Finish, JobState, Spawner
 from procreactor.loop.eventloop import EventLoop
 from procreactor.loop.timers import Timer, TimerState
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
-from procreactor.transport.collected import CollectedChild, Collecting, Sink
+from procreactor.transport.collected import CollectedChild, Collecting, Sink, append_pieces
 
 __all__ = ["MOST_THREADS", "ChildPool", "Ended", "thread_count"]
 
 _MOST_THREADS_UNASKED = 8
 
-_TICK_S = 0.002
+_TICK_S = 0.01
 """How often what was started is looked at; a small program has come and gone by then."""
 
+_SHORTEST_TICK_S = 0.001
 _LONGEST_TICK_S = 0.1
+
+_FULL_BYTES = 32768
+"""A child of which so much is read at once has waited for us, or was about to: a pipe has 16 pages,
+and is full with half as many bytes when no two writes fit into one."""
 
 S = TypeVar("S", bound=Sink)
 
@@ -59,31 +66,24 @@ class Ended(NamedTuple, Generic[S]):
 class _Job(Generic[S]):
     """A command between its submission and its outcome."""
 
-    __slots__ = ("begun_s", "data", "key", "number", "one", "spec", "take")
+    __slots__ = ("begun_s", "data", "number", "one", "spec", "token")
 
-    def __init__(
-        self, number: int, spec: SpawnSpec, data: bytes, key: int, take: Callable[[], object]
-    ) -> None:
+    def __init__(self, number: int, spec: SpawnSpec, data: bytes, token: int) -> None:
         self.number = number
         self.spec = spec
         self.data = data
-        self.key = key
-        self.take = take
+        self.token = token
+        """By which the threads know it."""
+
         self.begun_s = time.monotonic()
         self.one: CollectedChild[S] | None = None
-        """The child, once its start has been taken."""
-
-    def on_exit_ready(self, events: int) -> None:
-        """The child has ended, and its start may not have been taken before."""
-        if self.one is None:
-            self.take()
-        if self.one is not None:  # else its thread is between telling and finishing: next turn
-            self.one.on_exit_ready(events)
+        """The child, once it is the loop's."""
 
 
 class ChildPool(Generic[S]):
     """Children of *loop*, started by *threads* native threads, with their output in sinks.
 
+    At most *at_once* of them live at once, None: any number; the others wait their turn.
     *on_end* is told of each when it is over, in the order of the ends. `close` it in any case.
     """
 
@@ -93,6 +93,7 @@ class ChildPool(Generic[S]):
         new_sink: Callable[[], S],
         on_end: Callable[[Ended[S]], object],
         *,
+        at_once: int | None = None,
         threads: int | None = None,
         drain_s: float,
     ) -> None:
@@ -100,20 +101,23 @@ class ChildPool(Generic[S]):
         self._loop = loop
         self._submitted = 0
         self._starting: dict[Child, _Job[S]] = {}
+        """With the threads, or just back from them."""
+
         self._running: dict[CollectedChild[S], _Job[S]] = {}
-        self._young: list[CollectedChild[S]] = []  # since the last tick, or the one before
-        self._taken: deque[Start] = deque()  # and not begun
+        self._young: deque[tuple[int, Child]] = deque()  # submitted, and waiting at the last tick
+        self._old: deque[tuple[int, Child]] = deque()  # begun by then, and with the threads
+        self._taken: deque[Finish] = deque()  # and not told
         self._tick: Timer | None = None
-        self._tick_s = _TICK_S
+        self._tick_s = self._usual_tick_s = _TICK_S
         self._pid = os.getpid()
         self._is_open = True
         self._shared = Collecting(loop, drain_s, new_sink)
         self._checked: object = None
-        self._spawner = Spawner(thread_count() if threads is None else threads)
+        self._spawner = Spawner(thread_count() if threads is None else threads, at_once)
         try:
-            self._watch = loop.watch(self._spawner.fileno(), self._on_started, READ)
+            self._watch = loop.watch(self._spawner.fileno(), self._on_finished, READ)
         except OSError:
-            self._spawner.close()
+            self._spawner.close(self._taken)
             raise
 
     def __len__(self) -> int:
@@ -141,22 +145,17 @@ class ChildPool(Generic[S]):
             raise ValueError("a pool cannot set a parent death signal: its threads end with it")
         if spec.redirects is not self._checked:
             self._check_redirects(spec.redirects)
-        loop = self._loop
-        key = loop.new_key()
-        job: _Job[S] = _Job(self._submitted, spec, data, key, self._take)
-        loop.adopt(key, job.on_exit_ready, READ)
-        waiting = len(self._spawner)
-        try:
-            self._starting[self._spawner.submit(spec, loop.epoll_fd, key)] = job
-        except Exception:
-            if len(self._spawner) == waiting:  # else a signal handler raised, and it is on its way
-                loop.forget(key)
-            raise
-        self._submitted += 1
-        self._tick_s = _TICK_S
-        if self._tick is None:
-            self._tick = loop.call_later(_TICK_S, self._on_tick)
-        return job.number
+        if data:
+            token, child = self._spawner.submit(spec, keeps=False)
+        else:
+            token, child = self._spawner.submit(spec, True, self._young)
+            self._tick_s = self._usual_tick_s
+            if self._tick is None:
+                self._tick = self._loop.call_later(self._tick_s, self._on_tick)
+        number = self._submitted
+        self._submitted = number + 1
+        self._starting[child] = _Job(number, spec, data, token)
+        return number
 
     def _check_redirects(self, redirects: Sequence[Redirect]) -> None:
         for redirect in redirects:
@@ -173,23 +172,20 @@ class ChildPool(Generic[S]):
         """
         self._is_open = False
         if self._pid != os.getpid():
-            self._spawner.close()
+            self._spawner.close(self._taken)
             return
         self._loop.unwatch(self._watch)
         self._on_end = _tell_nobody
-        if self._tick is not None and self._tick.state is TimerState.ACTIVE:
-            self._loop.timers.cancel(self._tick)
+        self._stop_tick()
         # Each is struck off when it is done with: after an interrupt a second call goes on.
-        self._taken.extend(self._spawner.close())
+        self._spawner.close(self._taken)
         while self._taken:
-            child = self._taken[0][0]
-            if child not in self._starting:
-                self._undo(child)
+            if not self._has_adopted(self._taken[0].child):
+                self._taken[0].child.abandon()
             self._taken.popleft()
         for child, job in list(self._starting.items()):
             if job.one is None:
-                self._undo(child)
-                self._loop.forget(job.key)
+                child.abandon()
             else:
                 self._running[job.one] = job
             del self._starting[child]
@@ -197,83 +193,167 @@ class ChildPool(Generic[S]):
             one.kill()
             del self._running[one]
         self._young.clear()
+        self._old.clear()
 
-    def _undo(self, child: Child) -> None:
-        if child.exit_fd >= 0:
-            self._loop.withdraw(child.exit_fd)
-        child.abandon()
+    def _on_finished(self, events: int) -> None:
+        self._spawner.take(self._taken)
+        self._see_to_taken()
 
-    def _on_started(self, events: int) -> None:
-        self._take()
-
-    def _take(self) -> None:
+    def _see_to_taken(self) -> None:
         taken = self._taken
-        taken.extend(self._spawner.take())
-        while taken:  # none is lost to an exception: what is left is begun the next time
-            child, watched, error = taken.popleft()
-            job = self._starting.get(child)
-            if job is None:
-                self._undo(child)  # closed in this turn, or its submission did not return
-            else:
-                self._begin(child, job, watched, error)
+        try:
+            while taken:
+                finish = taken[0]
+                self._on_finish(finish)
+                if taken and taken[0] is finish:  # else a callback has run a turn, or closed us
+                    taken.popleft()
+        finally:
+            if taken:  # an interrupt: the others are seen to in the next turn
+                self._loop.call_soon(self._see_to_taken)
 
-    def _begin(self, child: Child, job: _Job[S], watched: bool, error: SpawnError | None) -> None:
+    def _on_finish(self, finish: Finish) -> None:
+        job = self._starting.get(finish.child)
+        if job is None:
+            self._undo(finish)
+        elif finish.is_over:
+            sinks = None
+            try:
+                if finish.data is not None:
+                    sinks = self._fill(finish.data)
+            finally:  # what a sink raises must not hide an end
+                if self._starting.pop(finish.child, None):  # else it has closed the pool
+                    self._tell(job, finish.status, finish.error, sinks)
+        else:
+            self._begin(finish, job)
+
+    def _undo(self, finish: Finish) -> None:
+        """Of a child whose submission did not return, or which was told before an interrupt."""
+        if not finish.is_over and not self._has_adopted(finish.child):
+            finish.child.abandon()
+            self._spawner.release()
+
+    def _has_adopted(self, child: Child) -> bool:
+        """Whether it is a collected child's by now; an interrupt may have kept it from the rest."""
+        job = self._starting.get(child)
+        if job is not None:
+            return job.one is not None
+        return any(one.child is child for one in self._running)
+
+    def _fill(self, data: tuple[bytes, bytes]) -> tuple[S, S] | None:
+        sinks = None
+        try:
+            sinks = self._shared.new_sinks()
+            append_pieces(sinks, data)
+        except BaseException:
+            report_callback_error(repr(self._shared.new_sink))
+        return sinks
+
+    def _begin(self, finish: Finish, job: _Job[S]) -> None:
+        """What is left of the child is the loop's from now on."""
         # In `_starting` until it is in `_running`: an exception may come between any two lines.
-        if not watched:
-            self._loop.forget(job.key)
-        if error is not None:
-            del self._starting[child]
-            self._end(job, None, error, None)
-            return
-        key = job.key if watched else 0
-        one = job.one = CollectedChild(self._shared, child, job.spec, key, self._on_over)
+        one = job.one = job.one or CollectedChild(
+            self._shared, finish.child, job.spec, self._on_over
+        )
         self._running[one] = job
-        del self._starting[child]
-        self._young.append(one)
-        self._feed(one, job.data)
-        if not watched:
-            self._watch_streams(one)
-
-    def _on_tick(self) -> None:
-        """Watch the streams of those that have lived since the last tick."""
-        # The next one first: an exception on the way must not be the end of the ticking.
-        self._tick = self._loop.call_later(self._tick_s, self._on_tick)
-        old = len(self._young)
-        self._take()
-        for one in self._young[:old]:
-            if one in self._running:
-                self._watch_streams(one)
-        del self._young[:old]
-        if not self._starting and not self._young:
-            if self._tick.state is TimerState.ACTIVE:
-                self._loop.timers.cancel(self._tick)
-            self._tick = None
-        elif not self._young:  # an exec that hangs: look less often
-            self._tick_s = min(2 * self._tick_s, _LONGEST_TICK_S)
-
-    def _watch_streams(self, one: CollectedChild[S]) -> None:
+        finish.child.ours = []
+        del self._starting[finish.child]
         try:
-            one.watch()
+            one.feed(job.data)
+            one.resume(finish.told, finish.status)
         except OSError as refusal:
             self._refuse(one, refusal)
-
-    def _feed(self, one: CollectedChild[S], data: bytes) -> None:
-        try:
-            one.feed(data)
-        except OSError as refusal:
-            self._refuse(one, refusal)
+        else:
+            if finish.data is not None:
+                one.append(finish.data)
 
     def _refuse(self, one: CollectedChild[S], refusal: OSError) -> None:
         """The set is full: as if the child had not been started."""
         one.kill()
+        self._spawner.release()
         job = self._running.pop(one)
         error = spawn_error(refusal.errno or 0, "watch", job.spec.candidates[0])
-        self._end(job, None, error, None)
+        self._tell(job, None, error, None)
+
+    # -- the tick -------------------------------------------------------------------------------
+
+    def _on_tick(self) -> None:
+        """Claim the children that have lived since the last tick."""
+        # The next one first: an exception on the way must not be the end of the ticking.
+        self._tick = self._loop.call_later(self._tick_s, self._on_tick)
+        self._on_finished(READ)  # the threads may be waiting for more to tell
+        claimed, full = self._claim_old()
+        self._note_begun()
+        if not self._young and not self._old:
+            self._stop_tick()
+        if full:
+            self._usual_tick_s = max(self._usual_tick_s / 2, _SHORTEST_TICK_S)
+        else:
+            self._usual_tick_s = min(self._usual_tick_s * 2, _TICK_S)
+        if claimed:
+            self._tick_s = self._usual_tick_s
+        else:  # an exec that hangs, or others that live long: look less often
+            self._tick_s = min(2 * self._tick_s, _LONGEST_TICK_S)
+
+    def _note_begun(self) -> None:
+        """Move to `_old` what has begun: the threads begin in the order of submission."""
+        young, spawner = self._young, self._spawner
+        while young:
+            token = young[0][0]
+            if token in spawner:
+                if spawner.state(token) is JobState.WAITING:
+                    break
+                self._old.append(young[0])  # twice after an interrupt, which does no harm
+            young.popleft()
+
+    def _claim_old(self) -> tuple[int, int]:
+        """Return how many of the old ones were claimed, and how many of them had a pipe full."""
+        claimed = full = 0
+        old = self._old
+        for _ in range(len(old)):
+            if not old:
+                break  # closed by a callback
+            token, child = old[0]
+            state = self._spawner.claim(token, self._taken)
+            if state is JobState.BEGUN:
+                old.rotate(-1)
+                continue
+            old.popleft()
+            if state is JobState.RUNNING:
+                job = self._starting.get(child)
+                self._see_to_taken()
+                claimed += 1
+                full += job is not None and self._read_now(job) >= _FULL_BYTES
+        return claimed, full
+
+    def _read_now(self, job: _Job[S]) -> int:
+        """Return how many bytes a claimed child had written."""
+        if job.one is None or job.one not in self._running:
+            return 0
+        try:
+            return job.one.read_now()
+        except BaseException:
+            report_callback_error(repr(self._shared.new_sink))
+            return 0
+
+    def _hurry(self) -> None:
+        """Another may begin: what was a long wait for it is not a reason to look at it late."""
+        if self._young and self._tick_s > self._usual_tick_s and self._tick is not None:
+            self._tick_s = self._usual_tick_s
+            self._stop_tick()
+            self._tick = self._loop.call_later(self._tick_s, self._on_tick)
+
+    def _stop_tick(self) -> None:
+        if self._tick is not None and self._tick.state is TimerState.ACTIVE:
+            self._loop.timers.cancel(self._tick)
+        self._tick = None
+
+    # -- ends -----------------------------------------------------------------------------------
 
     def _on_over(self, one: CollectedChild[S]) -> None:
-        self._end(self._running.pop(one), one.status, None, one.output())
+        self._spawner.release()
+        self._tell(self._running.pop(one), one.status, None, one.output())
 
-    def _end(
+    def _tell(
         self,
         job: _Job[S],
         status: ExitStatus | None,
@@ -281,6 +361,7 @@ class ChildPool(Generic[S]):
         sinks: tuple[S, S] | None,
     ) -> None:
         duration_s = time.monotonic() - job.begun_s
+        self._hurry()
         try:
             self._on_end(Ended(job.number, job.spec, status, error, sinks, duration_s))
         except BaseException:

@@ -7,6 +7,7 @@ import itertools
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,12 @@ from held import wait_for
 from programs_build import build_program
 from support import Recorder, make_reactor, run_until
 
+from procreactor.apps import batch
 from procreactor.apps.batch import Outcome, plan_command, run_batch
 from procreactor.model import Redirect, SpawnSpec
+
+AHEAD = 64
+"""How many more are taken of the iterable than may run."""
 
 
 def sh(script: str) -> SpawnSpec:
@@ -161,15 +166,21 @@ def test_nothing_happens_before_the_first_outcome_is_asked_for() -> None:
     assert asked == []
 
 
+def is_asleep(thread: threading.Thread) -> bool:
+    text = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    return text.rpartition(")")[2].split()[0] == "S"
+
+
 def test_no_more_are_taken_than_may_run_and_so_many_do_run(
     gate: tuple[int, Callable[[], None]],
 ) -> None:
+    """As long as none has ended; an iterable may need what came out of the first ones to go on."""
     theirs, let_go = gate
     taken: list[int] = []
     alive: list[int] = []
 
     def commands() -> Iterator[SpawnSpec]:
-        for number in range(9):
+        for number in range(30):
             taken.append(number)
             alive.append(len(child_pids()))
             yield waiting(theirs, number)
@@ -178,13 +189,40 @@ def test_no_more_are_taken_than_may_run_and_so_many_do_run(
     runner = threading.Thread(target=lambda: outcomes.extend(run_batch(commands(), at_once=3)))
     runner.start()
     try:
-        wait_for(lambda: len(child_pids()) == 3)
-        assert taken == [0, 1, 2]
+        wait_for(lambda: len(child_pids()) == 3 and len(taken) == 3)
+        wait_for(lambda: is_asleep(runner))  # so it takes no more
+        assert (len(child_pids()), len(taken)) == (3, 3)
     finally:
         let_go()
         runner.join()
-    assert sorted(map(code_of, outcomes), key=str) == list(range(9))
-    assert max(alive) < 3
+    assert sorted(outcome.number for outcome in outcomes) == list(range(30))
+    assert all(code_of(outcome) == outcome.number for outcome in outcomes)
+    assert max(alive) <= 3
+
+
+def test_an_iterable_may_wait_for_the_outcomes_of_those_before() -> None:
+    """Which holds where children end one by one, as they do when one may run at a time."""
+    outcomes: list[Outcome] = []
+
+    def commands() -> Iterator[SpawnSpec]:
+        for number in range(5):
+            assert len(outcomes) == number
+            yield sh(f"exit {number}")
+
+    for outcome in run_batch(commands(), at_once=1):
+        outcomes.append(outcome)  # noqa: PERF402  # one by one is what is tested
+    assert [code_of(outcome) for outcome in outcomes] == list(range(5))
+
+
+def test_while_many_end_in_a_turn_some_are_taken_ahead_and_fewer_when_they_do_not() -> None:
+    ahead = 0
+    for _ in range(3):
+        ahead = batch._next_ahead(ahead, 20)
+    assert ahead == AHEAD
+    seen = [ahead]
+    while seen[-1]:
+        seen.append(batch._next_ahead(seen[-1], 1))
+    assert seen == sorted(seen, reverse=True)
 
 
 def test_there_are_never_more_alive_than_may_be(tmp_path: Path) -> None:
@@ -194,6 +232,33 @@ def test_there_are_never_more_alive_than_may_be(tmp_path: Path) -> None:
     command = plan_command([build_program("seats"), str(seats), "3"])
     outcomes = run_batch(itertools.repeat(command, 200), at_once=3, threads=4)
     assert [code_of(outcome) for outcome in outcomes] == [0] * 200
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 64])
+def test_each_of_mixed_fates_is_an_outcome_however_few_may_run(at_once: int) -> None:
+    say = build_program("say")
+    fates = [
+        end("exit", 3),
+        plan_command(["/nowhere"]),
+        plan_command([say, "100000", "70000", "4"]),
+        end("signal", 15),
+        sh("echo out; exec sleep 0.05"),
+    ]
+    outcomes = sorted(
+        run_batch((fates[at % 5] for at in range(200)), at_once=at_once),
+        key=lambda one: one.number,
+    )
+    assert [outcome.number for outcome in outcomes] == list(range(200))
+    wanted = [(3, 0), (None, 0), (4, 170_000), (None, 0), (0, 4)] * 40
+    assert [
+        (one.status and one.status.code, len(one.stdout) + len(one.stderr)) for one in outcomes
+    ] == wanted
+
+
+def test_any_number_may_be_let_run_at_once() -> None:
+    for at_once in (1 << 31, 1 << 32, sys.maxsize):
+        (outcome,) = run_batch([sh("exit 3")], at_once=at_once, threads=1)
+        assert code_of(outcome) == 3
 
 
 def test_without_a_seat_a_child_says_so(tmp_path: Path) -> None:
@@ -216,7 +281,7 @@ def test_an_endless_iterable_is_taken_as_far_as_is_asked() -> None:
     found = [outcome.number for outcome in itertools.islice(outcomes, 50)]
     outcomes.close()  # type: ignore[attr-defined]
     assert len(set(found)) == 50
-    assert len(taken) <= 50 + 2 * 4
+    assert len(taken) <= 2 * (50 + 4) + AHEAD  # a turn may tell of more than is asked for
 
 
 # --- what ends it early ---------------------------------------------------------------------------
@@ -384,7 +449,7 @@ def run_without_an_fd_to_spare() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     failed = 0
-    for spare in range(12):
+    for spare in range(20):
         first_free = os.dup(0)
         os.close(first_free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + spare, hard))
@@ -399,4 +464,5 @@ def run_without_an_fd_to_spare() -> int:
 
 
 def test_wherever_the_fds_run_out_nothing_is_left() -> None:
-    assert 4 <= alone(run_without_an_fd_to_spare) < 12
+    """The loop takes four fds, the threads three, a child up to seven."""
+    assert 4 <= alone(run_without_an_fd_to_spare) < 20

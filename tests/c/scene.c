@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 const char *const mirror_path = PR_PROGRAMS "/mirror";
+const char *const flood_path = PR_PROGRAMS "/flood";
 const char *const launcher_path = PR_PROGRAMS "/launch";
 const char *const launcher_twin_path = PR_PROGRAMS "/launch-twin";
 
@@ -356,4 +357,22 @@ void scene_check_watched(const struct scene *scene)
         wanted++;
     }
     CHECK_INT(watched.count, wanted);
+}
+
+int take_tokens(struct pr_spawner *spawner, uint64_t *tokens, uint32_t capacity)
+{
+    struct pr_taken taken = {.next = 77, .count = 77};
+    int count = pr_spawner_take(spawner, &taken, capacity);
+    CHECK_INT(taken.next, 0);
+    CHECK_INT(taken.count, count);
+    for (int i = 0; i < count; i++)
+        tokens[i] = taken.tokens[i];
+    return count;
+}
+
+int spawner_fd(const struct pr_spawner *spawner)
+{
+    int fds[3];
+    pr_spawner_fds(spawner, fds);
+    return fds[0];
 }

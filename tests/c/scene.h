@@ -27,6 +27,7 @@ extern const struct mode main_modes[];
 
 /* The programs built beside the tests; absolute, and readable by every user. */
 extern const char *const mirror_path;
+extern const char *const flood_path;
 extern const char *const launcher_path;
 extern const char *const launcher_twin_path;
 
@@ -112,5 +113,11 @@ void close_slots(void);
 
 /* The mirror's line for what `fd` is here, were it `child_fd` there. */
 const char *fd_line(int child_fd, int fd);
+
+/* The one of its fds that is for the caller. */
+int spawner_fd(const struct pr_spawner *spawner);
+
+/* pr_spawner_take, with the tokens alone. */
+int take_tokens(struct pr_spawner *spawner, uint64_t *tokens, uint32_t capacity);
 
 #endif

@@ -273,6 +273,38 @@ TEST_BOTH_WAYS(a_child_that_others_reaped_has_ended)
     close_the_rest();
 }
 
+TEST_BOTH_WAYS(without_a_set_all_is_told_and_no_set_is_touched)
+{
+    start(mode, "echo out; echo error >&2; exit 7");
+    close(gather.epoll_fd);
+    gather.epoll_fd = -1;
+    CHECK_INT(pr_wait_exit(gather.pid), 0);
+    twin_reset();
+    CHECK_INT(call(MOST), OVER | DATA);
+    check_stream(0, MOST, "out\n");
+    check_stream(1, MOST, "error\n");
+    check_exit(7);
+    CHECK_INT(twin_count(SYS_epoll_ctl), 0);
+    CHECK_INT(gather.pidfd, -1);
+    CHECK_INT(gather.out_fds[0], -1);
+    CHECK_INT(gather.out_fds[1], -1);
+    close(in);
+}
+
+TEST_BOTH_WAYS(without_a_set_a_close_closes)
+{
+    start(mode, "read word; exit 5");
+    close(gather.epoll_fd);
+    gather.epoll_fd = -1;
+    twin_reset();
+    pr_gather_close(&gather);
+    CHECK_INT(twin_count(SYS_epoll_ctl), 0);
+    CHECK_INT(twin_count(SYS_close), 2 + !mode->disabled);
+    end_child();
+    CHECK_INT(call(MOST), OVER);
+    check_exit(5);
+}
+
 /* --- calls that fail -------------------------------------------------------------------------- */
 
 TEST_BOTH_WAYS(a_read_that_is_interrupted_is_made_again)

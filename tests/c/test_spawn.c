@@ -284,6 +284,31 @@ static void note_strangers(int number)
         __atomic_add_fetch(strangers, 1, __ATOMIC_SEQ_CST);
 }
 
+/* As a host does that waits for it with sigwait or a signalfd, or that has a handler which is not
+ * to run just now. */
+TEST_IN_EVERY_MODE(a_sigchld_that_the_caller_has_blocked_stays_pending)
+{
+    sigset_t only_sigchld, before, pending;
+    const struct timespec no_wait = {0, 0};
+    sigemptyset(&only_sigchld);
+    sigaddset(&only_sigchld, SIGCHLD);
+    signal(SIGCHLD, SIG_DFL);
+    CHECK_INT(sigprocmask(SIG_BLOCK, &only_sigchld, &before), 0);
+    kill(getpid(), SIGCHLD);
+    scene_begin(&scene, mode, "/bin/cat"); /* lives, and so sends none of its own */
+    scene_map(&scene, 1, 1);
+    int in = scene_map(&scene, 0, PR_WE_WRITE);
+    scene_start(&scene);
+    CHECK_INT(sigpending(&pending), 0);
+    CHECK(sigismember(&pending, SIGCHLD));
+    close(scene.ours[in]);
+    scene.ours[in] = -1;
+    scene_must_exit(&scene, 0);
+    while (sigtimedwait(&only_sigchld, NULL, &no_wait) == SIGCHLD)
+        ;
+    CHECK_INT(sigprocmask(SIG_SETMASK, &before, NULL), 0);
+}
+
 TEST_IN_EVERY_MODE(no_handler_of_ours_ever_runs_in_a_child)
 {
     const struct itimerval often = {{0, 50}, {0, 50}}, never = {{0, 0}, {0, 0}};
@@ -292,9 +317,11 @@ TEST_IN_EVERY_MODE(no_handler_of_ours_ever_runs_in_a_child)
     our_pid = getpid();
     signal(SIGALRM, note_strangers);
     signal(SIGUSR1, note_strangers);
+    signal(SIGCHLD, note_strangers); /* which is open where the child has no handlers */
     for (int i = 0; i < 20; i++) {
         scene_begin(&scene, mode, "/bin/true");
         twin_raise(SYS_rt_sigaction, 1, SIGUSR1); /* at the child, when it still has our handlers */
+        twin_raise(SYS_rt_sigaction, 1, SIGCHLD);
         setitimer(ITIMER_REAL, &often, NULL);
         int code = scene_spawn(&scene);
         setitimer(ITIMER_REAL, &never, NULL);

@@ -116,19 +116,26 @@ RAW_CODE long pr_twin(long number)
         if (!fits(&page->rules[i], side, number))
             continue;
         if (rule->signal)
-            pr_raw(SYS_kill, pid, rule->signal, 0, 0, 0, 0);
+            pr_raw(SYS_tgkill, pid, pr_raw(SYS_gettid, 0, 0, 0, 0, 0, 0), rule->signal, 0, 0, 0);
         if (rule->answer)
             answer = rule->answer;
     }
     return answer;
 }
 
-/* The linker sends the core's malloc and pthread_create here (-Wl,--wrap). */
+/* The linker sends the core's malloc, realloc and pthread_create here (-Wl,--wrap). */
 void *__real_malloc(size_t size);
 void *__wrap_malloc(size_t size);
 void *__wrap_malloc(size_t size)
 {
     return pr_twin(TWIN_MALLOC) ? NULL : __real_malloc(size);
+}
+
+void *__real_realloc(void *block, size_t size);
+void *__wrap_realloc(void *block, size_t size);
+void *__wrap_realloc(void *block, size_t size)
+{
+    return pr_twin(TWIN_REALLOC) ? NULL : __real_realloc(block, size);
 }
 
 typedef void *thread_function(void *);

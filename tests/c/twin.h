@@ -19,8 +19,9 @@ enum twin_side {
 /* Instead of a system call's number. */
 enum {
     TWIN_ANY_CALL = -1,
-    TWIN_MALLOC = -2,   /* of a spawn, and of a spawner: the core's only allocations */
+    TWIN_MALLOC = -2,   /* of a spawn, of a spawner, and of what a kept child has written */
     TWIN_THREAD = -3,   /* pthread_create */
+    TWIN_REALLOC = -4,  /* of a spawner's places */
 };
 
 struct twin_rule {
@@ -28,7 +29,7 @@ struct twin_rule {
     long number;
     int nth;        /* counted from 1, among the calls that fit; 0: all of them */
     long answer;    /* returned without asking the kernel; 0: the call is made */
-    int signal;     /* raised in the caller first; 0: none */
+    int signal;     /* sent to the calling thread first; 0: none */
 };
 
 /* Once, before anything is forked. */

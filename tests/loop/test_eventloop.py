@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import gc
 import logging
 import os
-import platform
 import select
 import signal
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -385,53 +382,6 @@ def test_what_others_put_into_the_set_is_told_once_it_is_adopted(
     assert watched_by_kernel(loop.epoll_fd) == before
 
 
-def test_under_a_key_an_fd_is_told_until_the_key_is_forgotten(
-    loop: EventLoop, pipe: tuple[int, int]
-) -> None:
-    told: list[int] = []
-    key = loop.new_key()
-    assert key < 0
-    watch = loop.adopt(key, told.append, READ)
-    assert (watch.fd, watch.active) == (key, True)
-    with by_others(loop.epoll_fd) as others:
-        add_under_key(others, pipe[0], key)
-    loop.run_once(0)
-    os.write(pipe[1], b"x")
-    loop.run_once()
-    loop.run_once()
-    assert told == [READ, READ]
-    loop.forget(key)
-    assert not watch.active
-    loop.run_once(0)
-    assert told == [READ, READ]
-    loop.withdraw(pipe[0])
-    assert pipe[0] not in watched_by_kernel(loop.epoll_fd)
-
-
-def add_under_key(epoll: select.epoll, fd: int, key: int, events: int = READ) -> None:
-    """What select.epoll has no way to do: it gives an event the number of its fd."""
-    # struct epoll_event is packed on x86-64 alone (epoll_ctl(2)).
-    layout = "=Iii" if platform.machine() == "x86_64" else "=Iiii"
-    values = (events, key, 0) if platform.machine() == "x86_64" else (events, 0, key, 0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    made = libc.epoll_ctl(epoll.fileno(), 1, fd, struct.pack(layout, *values))
-    assert made == 0, os.strerror(ctypes.get_errno())
-
-
-def test_keys_are_all_different_and_no_fds(loop: EventLoop, pipe: tuple[int, int]) -> None:
-    keys = [loop.new_key() for _ in range(1000)]
-    assert len(set(keys)) == 1000
-    assert all(-(1 << 31) <= key < 0 for key in keys)
-
-
-def test_keys_begin_anew_after_the_lowest_and_leave_out_those_in_use(loop: EventLoop) -> None:
-    first, second = loop.new_key(), loop.new_key()
-    loop.adopt(first, never, READ)
-    loop._last_key = -(1 << 31) + 1
-    assert [loop.new_key() for _ in range(3)] == [-(1 << 31), second, second - 1]
-    loop.forget(first)
-
-
 def test_what_is_forgotten_stays_with_the_set_and_its_owner(
     loop: EventLoop, pipe: tuple[int, int]
 ) -> None:
@@ -442,53 +392,50 @@ def test_what_is_forgotten_stays_with_the_set_and_its_owner(
     assert pipe[0] in watched_by_kernel(loop.epoll_fd)
     loop.unwatch(watch)  # does nothing any more
     assert pipe[0] in watched_by_kernel(loop.epoll_fd)
-    loop.withdraw(pipe[0])
-    assert pipe[0] not in watched_by_kernel(loop.epoll_fd)
 
 
-def test_forgetting_and_withdrawing_what_is_not_there_does_nothing(
-    loop: EventLoop, pipe: tuple[int, int]
-) -> None:
-    key = loop.new_key()
+def test_forgetting_what_is_not_there_does_nothing(loop: EventLoop, pipe: tuple[int, int]) -> None:
+    before = watched_by_kernel(loop.epoll_fd)
+    loop.watch(pipe[0], never, READ)
     for _ in range(2):
-        loop.forget(key)
         loop.forget(pipe[0])
-        loop.withdraw(pipe[0])
-        loop.withdraw(key)
+        loop.forget(pipe[1])
+        loop.forget(-1)
+    assert is_open(pipe[0])
+    assert watched_by_kernel(loop.epoll_fd) == {**before, pipe[0]: READ}
 
 
 def test_one_that_is_forgotten_by_an_earlier_one_of_its_turn_is_not_told(loop: EventLoop) -> None:
     pipes = [os.pipe() for _ in range(2)]
-    keys = [loop.new_key() for _ in pipes]
     told: list[int] = []
 
     def tell(index: int) -> Callable[[int], None]:
         def on_ready(events: int) -> None:
             told.append(index)
-            loop.forget(keys[1 - index])
+            loop.forget(pipes[1 - index][1])
 
         return on_ready
 
     with by_others(loop.epoll_fd) as others:
         for index, ends in enumerate(pipes):
-            loop.adopt(keys[index], tell(index), WRITE)
-            add_under_key(others, ends[1], keys[index], WRITE)
+            loop.adopt(ends[1], tell(index), WRITE)
+            others.register(ends[1], WRITE)
     loop.run_once()
     assert len(told) == 1
     for ends in pipes:
-        loop.withdraw(ends[1])
+        loop.drop(ends[1])
         os.close(ends[0])
-        os.close(ends[1])
 
 
-def test_a_loop_that_is_closed_lets_go_of_keys_too(pipe: tuple[int, int]) -> None:
+def test_a_loop_that_is_closed_lets_go_of_what_was_adopted(pipe: tuple[int, int]) -> None:
     loop = EventLoop()
-    watch = loop.adopt(loop.new_key(), never, READ)
     with by_others(loop.epoll_fd) as others:
-        add_under_key(others, pipe[0], watch.fd)
-    loop.close()
-    assert not watch.active
-    assert is_open(pipe[0])
+        others.register(pipe[0], READ)
+        watch = loop.adopt(pipe[0], never, READ)
+        loop.close()
+        assert not watch.active
+        assert is_open(pipe[0])
+        assert watched_by_kernel(others.fileno()) == {}
 
 
 def test_adopting_asks_the_set_for_nothing(loop: EventLoop, pipe: tuple[int, int]) -> None:

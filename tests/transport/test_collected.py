@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,12 +18,22 @@ from held import wait_for
 from support import DEADLINE_S
 from watched import watched_by_kernel
 
+from procreactor.kernel import children
 from procreactor.kernel.children import Child
+from procreactor.kernel.spawners import Finish, Spawner
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import PipeEnd, Redirect, SpawnSpec
 from procreactor.transport.collected import BUFFER_BYTES, CollectedChild, Collecting
 
 Pieces = list[bytes]
+
+PIPES = (
+    Redirect(0, PipeEnd.WE_WRITE),
+    Redirect(1, PipeEnd.WE_READ),
+    Redirect(2, PipeEnd.WE_READ),
+)
+
+has_pidfds = pytest.mark.skipif("pidfd" not in children.in_use(), reason="pidfds are off")
 
 
 class Bench:
@@ -33,15 +46,10 @@ class Bench:
 
     def start(self, script: str, data: bytes = b"") -> CollectedChild[Pieces]:
         """Start "sh -c *script*"; its end is watched once `watch` is called, as its streams are."""
-        redirects = (
-            Redirect(0, PipeEnd.WE_WRITE),
-            Redirect(1, PipeEnd.WE_READ),
-            Redirect(2, PipeEnd.WE_READ),
-        )
-        spec = SpawnSpec((b"/bin/sh",), (b"sh", b"-c", script.encode()), (), redirects)
+        spec = SpawnSpec((b"/bin/sh",), (b"sh", b"-c", script.encode()), (), PIPES)
         child = Child(spec)
         child.start(spec)
-        one = CollectedChild(self.shared, child, spec, 0, self.over.append)
+        one = CollectedChild(self.shared, child, spec, self.over.append)
         if not data:
             one.feed(b"")
         return one
@@ -179,3 +187,109 @@ def test_a_close_lets_the_child_run_on(bench: Bench, watched: bool) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     bench.loop.run_once(0)
     assert bench.over == []
+
+
+# --- going on where others have stopped -----------------------------------------------------------
+
+
+@contextmanager
+def reaped_and_held(bench: Bench) -> Iterator[tuple[CollectedChild[Pieces], Finish]]:
+    """A child that native threads have seen to its end, and a grandchild that has its streams.
+
+    It says "early" before the end, and "late" once the fd is closed that it waits for.
+    """
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    script = b"(read word <&3; echo late) & echo early; exit 3"
+    redirects = (*PIPES, Redirect(3, theirs))
+    spec = SpawnSpec((b"/bin/sh",), (b"sh", b"-c", script), (), redirects)
+    spawner, finishes = Spawner(1), deque[Finish]()
+    try:
+        spawner.submit(spec, keeps=True)
+        assert select.select([spawner], [], [], DEADLINE_S)[0]
+        spawner.take(finishes)
+        spawner.release()
+        spawner.close(finishes)
+        (finish,) = finishes
+        assert (finish.is_over, finish.data, finish.child.pid) == (False, (b"early\n", b""), -1)
+        yield CollectedChild(bench.shared, finish.child, spec, bench.over.append), finish
+    finally:
+        os.close(ours)
+        os.close(theirs)
+        spawner.close(finishes)
+
+
+@has_pidfds
+def test_one_that_others_have_reaped_is_over_when_its_streams_are(bench: Bench) -> None:
+    with reaped_and_held(bench) as (one, finish):
+        one.resume(finish.told, finish.status)
+        one.append(finish.data or (b"", b""))
+        assert (one.pid, texts(one), bench.over) == (None, (b"early\n", b""), [])
+        with pytest.raises(ProcessLookupError):
+            one.send_signal(signal.SIGTERM)
+        bench.loop.run_once(0)
+        assert bench.over == []
+    bench.run_until(lambda: bench.over)
+    assert bench.over == [one]
+    assert texts(one) == (b"early\nlate\n", b"")
+    assert one.status is finish.status
+    assert one.status is not None
+    assert one.status.code == 3
+
+
+@has_pidfds
+def test_one_that_others_have_reaped_is_given_up_after_a_while(bench: Bench) -> None:
+    before = open_fds()
+    bench.shared.drain_s = 0.0
+    with reaped_and_held(bench) as (one, finish):
+        one.resume(finish.told, finish.status)
+        one.append(finish.data or (b"", b""))
+        bench.run_until(lambda: bench.over)
+        assert bench.over == [one]
+        assert texts(one) == (b"early\n", b"")
+    assert open_fds() == before
+
+
+@has_pidfds
+def test_a_kill_of_one_that_others_have_reaped_lets_go_of_its_streams(bench: Bench) -> None:
+    before = open_fds()
+    with reaped_and_held(bench) as (one, finish):
+        one.resume(finish.told, finish.status)
+        one.kill()
+        one.kill()
+    assert open_fds() == before
+    bench.loop.run_once(0)
+    assert bench.over == []
+
+
+@has_pidfds
+def test_a_kill_of_one_that_others_have_reaped_comes_also_before_it_goes_on(bench: Bench) -> None:
+    """As after an interrupt between the two lines that make it and have it go on."""
+    before = open_fds()
+    with reaped_and_held(bench) as (one, _):
+        one.kill()
+    assert open_fds() == before
+    assert bench.over == []
+
+
+def test_one_of_which_nothing_was_seen_goes_on_from_the_beginning(bench: Bench) -> None:
+    one = bench.start("echo out; exit 3")
+    one.resume(0, None)
+    bench.run_until(lambda: bench.over)
+    assert one.status is not None
+    assert (one.status.code, texts(one)) == (3, (b"out\n", b""))
+
+
+def test_what_is_there_can_be_had_without_waiting_and_its_size_is_told(bench: Bench) -> None:
+    one = bench.start("echo out; echo error >&2; kill -STOP $$; echo more; exit 3")
+    one.watch()
+    assert one.pid is not None
+    wait_for(lambda: ") T " in Path(f"/proc/{one.pid}/stat").read_text())
+    assert (one.read_now(), one.read_now()) == (10, 0)
+    assert texts(one) == (b"out\n", b"error\n")
+    pid = one.pid
+    one.send_signal(signal.SIGCONT)
+    wait_for(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text())
+    assert bench.over == []
+    assert one.read_now() == 5
+    assert bench.over == [one]
+    assert texts(one) == (b"out\nmore\n", b"error\n")

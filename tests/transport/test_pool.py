@@ -8,24 +8,29 @@ import logging
 import os
 import select
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from alone import alone
 from conftest import child_pids, open_fds
-from held import wait_for
+from held import held_copy, wait_for
 from interrupted import interrupt_each_line
 from programs_build import build_program
 from seccomp import deny, needs_seccomp
 from support import DEADLINE_S, PYTHON
 from watched import watched_by_kernel
 
+from procreactor.core.binding import SpawnerThreads
 from procreactor.kernel import children
 from procreactor.kernel.poller import READ
+from procreactor.kernel.spawners import JobState, Spawner
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import PipeEnd, Redirect, SpawnSpec
 from procreactor.transport import collected, pool
@@ -45,11 +50,18 @@ has_pidfds = pytest.mark.skipif("pidfd" not in children.in_use(), reason="pidfds
 class Pool:
     """A `ChildPool` on a loop of its own, and what it told."""
 
-    def __init__(self, *, threads: int = 2, drain_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self, *, threads: int = 2, at_once: int | None = None, drain_s: float = DEADLINE_S
+    ) -> None:
         self.loop = EventLoop()
         self.ended: list[Ended[Pieces]] = []
         self.pool: ChildPool[Pieces] = ChildPool(
-            self.loop, list, self.ended.append, threads=threads, drain_s=drain_s
+            self.loop,
+            list,
+            self.ended.append,
+            at_once=at_once,
+            threads=threads,
+            drain_s=drain_s,
         )
 
     def run_until(self, condition: Callable[[], object]) -> None:
@@ -61,7 +73,20 @@ class Pool:
     def run_all(self) -> list[Ended[Pieces]]:
         """Return all that has been told, in the order of submission, once nothing runs."""
         self.run_until(lambda: not self.pool)
-        return sorted(self.ended)
+        return sorted(self.ended, key=lambda one: one.number)
+
+    def state_of(self, number: int) -> JobState | None:
+        """Where a child is, as C noted it, read without its lock; None: not with the threads."""
+        spawner = self.pool._spawner
+        for token, (child, _) in spawner._pending.items():
+            job = self.pool._starting.get(child)
+            if job is not None and job.number == number and token in spawner:
+                return JobState(spawner._threads._jobs[token][0].state)
+        return None
+
+    def wait_until(self, state: JobState, *numbers: int) -> None:
+        """Return once all of *numbers* are in *state*; no turn is run meanwhile."""
+        wait_for(lambda: {self.state_of(number) for number in numbers} == {state})
 
     def run(self, spec: SpawnSpec, data: bytes = b"") -> Ended[Pieces]:
         self.pool.submit(spec, data)
@@ -226,6 +251,47 @@ def run_mixture(end: str, say: str) -> list[str]:
     return wrong
 
 
+# --- what the loop hears of -----------------------------------------------------------------------
+
+
+@has_pidfds
+def test_of_children_that_end_soon_the_loop_hears_of_their_results_alone(crowd: Pool) -> None:
+    before = watched_by_kernel(crowd.loop.epoll_fd), len(crowd.loop._watches)
+    numbers = [crowd.pool.submit(run_program("say", 1000, 65000, number)) for number in range(15)]
+    crowd.wait_until(JobState.FINISHED, *numbers)
+    assert not child_pids()
+    crowd.pool._shared.new_sink = new_sinks = Counting(list)
+    crowd.loop.run_once(0)
+    assert [one.number for one in sorted(crowd.ended)] == numbers
+    assert (watched_by_kernel(crowd.loop.epoll_fd), len(crowd.loop._watches)) == before
+    assert new_sinks.calls == 30
+    for ended in crowd.ended:
+        assert (code_of(ended), texts(ended)) == (ended.number, (said(1, 1000), said(2, 65000)))
+
+
+class Counting:
+    """A function, and how often it was called."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.calls = 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls += 1
+        return self._function(*args)
+
+
+@has_pidfds
+def test_after_the_last_end_no_tick_is_due(crowd: Pool) -> None:
+    for _ in range(2):
+        crowd.pool.submit(sh("exit 3"))
+        crowd.run_all()
+        crowd.run_until(lambda: not crowd.loop.timers)
+    crowd.pool.submit(sh("exit 3"), b"data")
+    crowd.run_all()
+    assert not crowd.loop.timers
+
+
 # --- children that live ---------------------------------------------------------------------------
 
 
@@ -242,6 +308,35 @@ def test_a_child_that_lives_is_read_while_it_does_and_costs_no_wake_up(
     let_go()
     (ended,) = crowd.run_all()
     assert code_of(ended) == 4
+
+
+@has_pidfds
+def test_a_child_that_waits_with_a_full_pipe_is_claimed_by_the_tick_and_read(crowd: Pool) -> None:
+    number = crowd.pool.submit(run_program("say", 300_000, 200_000, 9))
+    crowd.wait_until(JobState.RUNNING, number)
+    crowd.run_until(lambda: crowd.pool._running)
+    assert crowd.state_of(number) is None
+    (ended,) = crowd.run_all()
+    assert (code_of(ended), texts(ended)) == (9, (said(1, 300_000), said(2, 200_000)))
+
+
+def test_the_output_of_a_child_that_pauses_is_whole_and_in_order(
+    crowd: Pool, gate: tuple[int, Callable[[], None]]
+) -> None:
+    theirs, let_go = gate
+    say = f"{build_program('say')} 150000 100000 0"
+    got: list[Pieces] = []
+
+    def new_sink() -> Pieces:
+        got.append([])
+        return got[-1]
+
+    crowd.pool._shared.new_sink = new_sink
+    crowd.pool.submit(sh(f"{say}; read word <&3; {say}; exit 5", Redirect(3, theirs)))
+    crowd.run_until(lambda: [sum(map(len, sink)) for sink in got] == [150_000, 100_000])
+    let_go()
+    (ended,) = crowd.run_all()
+    assert (code_of(ended), texts(ended)) == (5, (said(1, 150_000) * 2, said(2, 100_000) * 2))
 
 
 def test_a_child_that_closes_its_streams_early_lives_on_and_its_end_is_told(
@@ -327,8 +422,8 @@ def test_a_pipe_fuller_than_one_look_is_emptied_before_it_is_given_up(holder: st
     """The child grew its pipe; there is more in it than a turn reads, and no time left."""
     script = f"{holder} exec {PYTHON} -I -S -c '{GROW}'"
     with pool_of(drain_s=0.0) as crowd:
-        crowd.pool.submit(sh(script))
-        wait_for(lambda: [stat_of(pid) for pid in child_pids()] == ["Z"])  # all is in the pipe
+        number = crowd.pool.submit(sh(script))
+        crowd.wait_until(JobState.FINISHED, number)  # all is in the pipe, or was read out of it
         (ended,) = crowd.run_all()
         out, err = texts(ended)
         if holder:
@@ -451,6 +546,219 @@ def test_input_for_a_child_that_has_no_pipe_there_is_dropped(crowd: Pool) -> Non
     assert code_of(crowd.run(spec, MIB)) == 3
 
 
+# --- at once --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("disable", ["", "pidfd"])
+def test_of_any_mixture_no_more_live_at_once_than_may_and_all_are_told(disable: str) -> None:
+    arguments = build_program("end"), build_program("say")
+    assert alone(run_mixed_fates, *arguments, disable=disable) == [list(range(200)), 2]
+
+
+def run_mixed_fates(end: str, say: str) -> list[object]:
+    """Of 200 the numbers that were told, and how many children were there at most."""
+    most = 0
+
+    def look(ended: object = None) -> None:
+        nonlocal most
+        most = max(most, len(child_pids()))
+
+    def spec(program: str, *args: object) -> SpawnSpec:
+        words = (program, *map(str, args))
+        return SpawnSpec((program.encode(),), tuple(word.encode() for word in words), (), PIPES)
+
+    fates: list[tuple[SpawnSpec, bytes]] = [
+        (spec(end, "exit", 3), b""),
+        (spec("/nowhere"), b""),
+        (spec(say, 100_000, 1000, 4), b""),
+        (spec("/bin/cat"), MIB[:100_000]),
+        (spec(end, "signal", 9), b""),
+        (spec("/nowhere"), b"data"),
+        (sh("(exec sleep 0.02) & exit 5"), b""),
+        (sh("exec >&- 2>&-; exec sleep 0.02"), b""),
+        (sh("exec <&-; exit 6"), MIB),
+        (spec(say, 3, 60_000, 7), b""),
+    ]
+    with pool_of(at_once=2, threads=4, drain_s=0.0) as crowd:
+        crowd.pool._on_end = lambda ended: (look(), crowd.ended.append(ended))  # type: ignore[func-returns-value]
+        for number in range(200):
+            crowd.pool.submit(*fates[number % len(fates)])
+        while crowd.pool:
+            crowd.loop.run_once(DEADLINE_S)
+            look()
+        ended = sorted(crowd.ended)
+    for one in ended:
+        _, data = fates[one.number % len(fates)]
+        if one.number % len(fates) == 3:
+            assert texts(one) == (data, b"")
+        if one.number % len(fates) == 2:
+            assert texts(one) == (said(1, 100_000), said(2, 1000))
+    return [[one.number for one in ended], most]
+
+
+@has_pidfds
+def test_children_that_live_keep_the_others_waiting(gate: tuple[int, Callable[[], None]]) -> None:
+    """One that is read as it goes, one that is fed, and one whose streams others hold."""
+    theirs, let_go = gate
+    with pool_of(at_once=3, threads=2) as crowd:
+        crowd.pool.submit(sh("read word <&3; exit 0", Redirect(3, theirs)))
+        crowd.pool.submit(sh("read word <&3; exit 0", Redirect(3, theirs)), MIB)
+        crowd.pool.submit(sh("(read word <&3) & exit 0", Redirect(3, theirs)))
+        waiting = [crowd.pool.submit(sh("exit 4"), data) for data in (b"", MIB, b"")]
+        crowd.run_until(lambda: sum(one.status is not None for one in crowd.pool._running) == 1)
+        crowd.run_until(lambda: len(crowd.pool._running) == 3)
+        assert [crowd.state_of(number) for number in waiting] == [JobState.WAITING] * 3
+        let_go()
+        assert [code_of(one) for one in crowd.run_all()] == [0, 0, 0, 4, 4, 4]
+
+
+def refuse_one_after_the_other() -> list[object]:
+    """A set that takes no more, and children that need it, one at a time."""
+    with pool_of(at_once=1) as crowd:
+        deny("epoll_ctl", errno.ENOSPC, ADD)
+        for number in range(12):
+            crowd.pool.submit(sh("exec sleep 600"), MIB if number % 2 else b"")
+        crowd.pool.submit(sh("exit 3"))
+        ended = crowd.run_all()
+    return [one.error.errno if one.error else code_of(one) for one in ended]
+
+
+@needs_seccomp
+@has_pidfds
+def test_a_child_that_cannot_be_watched_makes_room_for_the_next() -> None:
+    assert alone(refuse_one_after_the_other) == [errno.ENOSPC] * 12 + [3]
+
+
+# --- the ticks ------------------------------------------------------------------------------------
+
+
+def note_ticks(crowd: Pool) -> list[float]:
+    """The lengths of the ticks that are set from now on."""
+    ticks: list[float] = []
+    call_later = crowd.loop.call_later
+
+    def noting(delay_s: float, callback: Callable[..., object], *args: object) -> Any:
+        if callback == crowd.pool._on_tick:
+            ticks.append(delay_s)
+        return call_later(delay_s, callback, *args)
+
+    crowd.loop.call_later = noting  # type: ignore[method-assign]
+    return ticks
+
+
+FILL = {
+    "whole pages": "exec dd if=/dev/zero bs=4096 count=70 status=none",
+    "odd sizes": "exec dd if=/dev/zero bs=2500 count=110 status=none",
+}
+"""What does not fit into the rest of a page takes the next one (pipe_write in Linux), so of odd
+sizes a pipe of 16 pages holds little more than half as many bytes."""
+
+
+def run_some(crowd: Pool, script: str) -> None:
+    """Run eight, one after the other; each may be claimed while another waits for its turn."""
+    for _ in range(8):
+        number = crowd.pool.submit(sh(script))
+        crowd.wait_until(JobState.RUNNING, number)
+        (pid,) = child_pids()
+        wait_for(lambda pid=pid: is_asleep(pid))
+        crowd.pool.submit(sh("exit 0"))
+        crowd.run_all()
+    crowd.run_until(lambda: not crowd.loop.timers)
+
+
+def is_asleep(pid: int) -> bool:
+    """Whether *pid* waits, as for room in a pipe, and is what the shell became."""
+    text = Path(f"/proc/{pid}/stat").read_text()
+    return "(sh)" not in text and text.rpartition(")")[2].split()[0] == "S"
+
+
+@has_pidfds
+@pytest.mark.parametrize("sizes", FILL)
+def test_ticks_become_short_while_children_fill_their_pipes_and_long_when_others_live(
+    sizes: str,
+) -> None:
+    with pool_of(at_once=1, threads=1) as crowd:
+        ticks = note_ticks(crowd)
+        run_some(crowd, FILL[sizes])
+        assert ticks[0] == pool._TICK_S
+        assert pool._SHORTEST_TICK_S <= min(ticks) < pool._TICK_S
+        run_some(crowd, "echo out; exec sleep 0.1")
+        ticks.clear()
+        crowd.pool.submit(sh("exit 0"))
+        assert ticks == [pool._TICK_S]
+
+
+@has_pidfds
+def test_ticks_become_long_again_while_all_end_soon(gate: tuple[int, Callable[[], None]]) -> None:
+    """Also when there is never one to be claimed."""
+    theirs, let_go = gate
+    with pool_of(at_once=1, threads=1) as crowd:
+        ticks = note_ticks(crowd)
+        run_some(crowd, FILL["whole pages"])
+        crowd.pool.submit(sh("read word <&3", Redirect(3, theirs)), b"fed, and so not claimed")
+        for _ in range(10):
+            seen = len(ticks)
+            crowd.pool.submit(sh("exit 0"))
+            crowd.run_until(lambda seen=seen: len(ticks) > seen + 1)  # type: ignore[misc]
+        let_go()
+        crowd.run_all()
+        crowd.run_until(lambda: not crowd.loop.timers)
+        ticks.clear()
+        crowd.pool.submit(sh("exit 0"))
+        assert ticks == [pool._TICK_S]
+
+
+def test_ticks_become_rare_while_an_exec_hangs(tmp_path: Path) -> None:
+    with held_copy("/bin/true", tmp_path / "held") as held, pool_of(threads=1) as crowd:
+        ticks = note_ticks(crowd)
+        path = held.path.encode()
+        crowd.pool.submit(SpawnSpec((path,), (path,), (), PIPES))
+        held.wait_until_reached()
+        crowd.run_until(lambda: pool._LONGEST_TICK_S in ticks)
+        held.release()
+        crowd.run_all()
+    rare = ticks.index(pool._LONGEST_TICK_S)
+    assert ticks[:rare] == sorted(ticks[:rare])
+    assert ticks[0] == pool._TICK_S
+
+
+@has_pidfds
+def test_ticks_become_short_again_for_those_that_had_to_wait_long(
+    gate: tuple[int, Callable[[], None]],
+) -> None:
+    """All were submitted before; the first lives for so long that the ticks became rare."""
+    theirs, let_go = gate
+    with pool_of(at_once=1, threads=1) as crowd:
+        ticks = note_ticks(crowd)
+        crowd.pool.submit(sh("read word <&3", Redirect(3, theirs)))
+        for _ in range(6):
+            crowd.pool.submit(sh(FILL["whole pages"]))
+        crowd.run_until(lambda: pool._LONGEST_TICK_S in ticks)
+        let_go()
+        crowd.run_all()
+    assert min(ticks[ticks.index(pool._LONGEST_TICK_S) :]) <= pool._TICK_S
+
+
+@has_pidfds
+def test_no_child_is_claimed_before_it_has_lived_for_a_tick(
+    gate: tuple[int, Callable[[], None]],
+) -> None:
+    """However long it has waited for its turn."""
+    theirs, let_go = gate
+    with pool_of(at_once=1, threads=1) as crowd:
+        first = crowd.pool.submit(sh("read word <&3", Redirect(3, theirs)), b"fed")
+        young = crowd.pool.submit(sh("exec sleep 600"))
+        ticks = note_ticks(crowd)
+        crowd.run_until(lambda: len(ticks) >= 3)
+        assert crowd.state_of(young) is JobState.WAITING
+        let_go()
+        crowd.run_until(lambda: [one.number for one in crowd.ended] == [first])
+        crowd.wait_until(JobState.RUNNING, young)
+        seen = len(ticks)
+        crowd.run_until(lambda: len(ticks) > seen)  # the first tick of its life
+        assert crowd.state_of(young) is JobState.RUNNING
+
+
 # --- owners who raise -----------------------------------------------------------------------------
 
 
@@ -464,6 +772,20 @@ def test_a_sink_that_raises_costs_its_bytes_and_nothing_else(
     crowd.pool._shared.new_sink = Refusing
     assert code_of(crowd.run(sh("echo out; exit 3"))) == 3
     assert "no room" in caplog.text
+
+
+def test_where_no_sink_can_be_made_the_end_is_told_all_the_same(
+    crowd: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> Pieces:
+        raise RuntimeError("no sink")
+
+    crowd.pool._shared.new_sink = refuse
+    crowd.pool.submit(sh("echo out; exit 3"))
+    crowd.pool.submit(sh("echo out; exec sleep 0.1"))
+    crowd.pool.submit(sh("cat; exit 5"), b"data")
+    assert [code_of(one) for one in crowd.run_all()] == [3, 0, 5]
+    assert "no sink" in caplog.text
 
 
 def test_an_owner_that_raises_at_an_end_is_logged_and_told_of_the_next(
@@ -491,6 +813,222 @@ def test_an_owner_that_raises_at_an_end_is_logged_and_told_of_the_next(
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 20
 
 
+def test_a_sink_that_has_no_room_is_no_set_that_has_none(
+    crowd: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An OSError of the owner's costs bytes, and not the child."""
+
+    class Refusing(list[bytes]):
+        def append(self, data: bytes) -> None:
+            raise OSError(errno.ENOSPC, "no room")
+
+    crowd.pool._shared.new_sink = Refusing
+    crowd.pool._shared.drain_s = 0.0
+    crowd.pool.submit(sh("echo out; exit 3"))
+    crowd.pool.submit(sh("exec sleep 0.05 & echo out; exit 4"))
+    crowd.pool.submit(run_program("say", 300_000, 0, 5))
+    crowd.pool.submit(sh("cat; exit 6"), MIB)
+    assert [code_of(one) for one in crowd.run_all()] == [3, 4, 5, 6]
+    assert "no room" in caplog.text
+
+
+@pytest.mark.parametrize("data", [b"", b"data"])
+def test_an_interrupt_out_of_an_end_loses_none_that_was_heard_of_with_it(data: bytes) -> None:
+    with pool_of(threads=1) as crowd:
+        interrupts = [True]
+
+        def tell(ended: Ended[Pieces]) -> None:
+            crowd.ended.append(ended)
+            if interrupts:
+                interrupts.clear()
+                raise KeyboardInterrupt
+
+        crowd.pool._on_end = tell
+        missing = SpawnSpec((b"/nowhere",), (b"x",), (), PIPES)
+        numbers = [crowd.pool.submit(missing, data) for _ in range(5)]
+        crowd.wait_until(JobState.FINISHED, *numbers)
+        with pytest.raises(KeyboardInterrupt):
+            crowd.run_all()
+        assert [one.number for one in crowd.run_all()] == numbers
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError, SystemExit])
+@pytest.mark.parametrize(
+    "script", ["echo out; exit 3", "sleep 600 & echo $!; exit 3", "echo out; sleep 0.1; exit 3"]
+)
+def test_whatever_a_sink_raises_the_end_is_told_and_the_next_as_well(
+    script: str, kind: type[BaseException]
+) -> None:
+    """Of a child that is over, of one whose streams are held, and of one that lives."""
+    with pool_of(threads=1, drain_s=0.0) as crowd:
+        seen: Pieces = []
+
+        class Raising(list[bytes]):
+            def append(self, data: bytes) -> None:
+                seen.append(data)
+                if len(seen) == 1:
+                    raise kind
+
+        crowd.pool._shared.new_sink = Raising
+        for _ in range(2):
+            crowd.pool.submit(sh(script))
+        raised = 0
+        while crowd.pool:
+            try:
+                crowd.run_until(lambda: not crowd.pool)
+            except (KeyboardInterrupt, SystemExit):
+                raised += 1
+        assert raised == (kind is not RuntimeError)
+        assert [code_of(one) for one in sorted(crowd.ended)] == [3, 3]
+        for data in seen:
+            if data != b"out\n":
+                kill_who_was_named(data)
+
+
+@has_pidfds
+def test_a_sink_that_raises_in_a_tick_harms_none_of_those_that_are_not_begun(
+    tmp_path: Path,
+) -> None:
+    """The exec of the first is under way when a tick looks; later it needs to be read."""
+    with held_copy(build_program("say"), tmp_path / "held") as held, pool_of(threads=2) as crowd:
+
+        class Raising(list[bytes]):
+            def append(self, data: bytes) -> None:
+                super().append(data)
+                if data == b"out\n":
+                    raise KeyboardInterrupt
+
+        crowd.pool._shared.new_sink = Raising
+        words = tuple(word.encode() for word in (held.path, "300000", "0", "7"))
+        first = crowd.pool.submit(SpawnSpec(words[:1], words, (), PIPES))
+        held.wait_until_reached()
+        crowd.pool.submit(sh("echo out; exec sleep 600"))
+        with pytest.raises(KeyboardInterrupt):
+            crowd.run_until(lambda: False)
+        assert crowd.state_of(first) is JobState.BEGUN
+        held.release()
+        crowd.run_until(lambda: crowd.ended)
+        (ended,) = crowd.ended
+        assert (code_of(ended), texts(ended)) == (7, (said(1, 300_000), b""))
+
+
+# --- callbacks that come back ---------------------------------------------------------------------
+
+
+def test_an_end_may_submit_the_next(crowd: Pool) -> None:
+    def on_end(ended: Ended[Pieces]) -> None:
+        crowd.ended.append(ended)
+        if ended.number < 30:
+            crowd.pool.submit(sh(f"echo {ended.number}"), b"data" * (ended.number % 2))
+
+    crowd.pool._on_end = on_end
+    crowd.pool.submit(sh("exit 0"))
+    assert [one.number for one in crowd.run_all()] == list(range(31))
+
+
+def test_an_end_may_run_turns(caplog: pytest.LogCaptureFixture) -> None:
+    """So that the others are told in between, out of ticks and out of their results."""
+    with pool_of(threads=2) as crowd:
+        depth = 0
+
+        def on_end(ended: Ended[Pieces]) -> None:
+            nonlocal depth
+            crowd.ended.append(ended)
+            if depth < 3:
+                depth += 1
+                crowd.loop.run_once(0.02)
+                depth -= 1
+
+        crowd.pool._on_end = on_end
+        for number in range(60):
+            spec = run_program("say", 100_000, 0, number) if number % 3 else sh(f"exit {number}")
+            crowd.pool.submit(spec, MIB if number % 7 == 0 else b"")
+        assert [code_of(one) for one in crowd.run_all()] == list(range(60))
+        crowd.run_until(lambda: not crowd.loop.timers)
+    assert caplog.records == []
+
+
+@has_pidfds
+def test_a_sink_that_runs_turns_in_a_tick_does_not_keep_others_from_being_claimed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with held_copy(build_program("say"), tmp_path / "held") as held, pool_of(threads=2) as crowd:
+        ticks = note_ticks(crowd)
+
+        class Turning(list[bytes]):
+            def append(self, data: bytes) -> None:
+                super().append(data)
+                if data == b"out\n":
+                    seen = len(ticks)
+                    crowd.run_until(lambda: len(ticks) > seen or not crowd.loop.timers)
+
+        crowd.pool._shared.new_sink = Turning
+        words = tuple(word.encode() for word in (held.path, "300000", "0", "7"))
+        first = crowd.pool.submit(SpawnSpec(words[:1], words, (), PIPES))
+        held.wait_until_reached()
+        second = crowd.pool.submit(sh("echo out; exec sleep 600"))
+        crowd.run_until(lambda: crowd.state_of(second) is None)
+        assert crowd.state_of(first) is JobState.BEGUN
+        held.release()
+        crowd.run_until(lambda: crowd.ended)
+        assert code_of(crowd.ended[0]) == 7
+    assert caplog.records == []
+
+
+CLOSING = {
+    "a result": "echo out; exit 3",
+    "a tick": "echo out; exec sleep 600",
+    "a stream": "sleep 0.1; echo out; exec sleep 600",
+    "what others hold": "sleep 600 & echo out; exit 3",
+}
+
+
+@pytest.mark.parametrize("out_of", CLOSING)
+def test_a_sink_may_close_the_pool(out_of: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pool_of(threads=1) as crowd:
+        closed = []
+
+        class Closing(list[bytes]):
+            def append(self, data: bytes) -> None:
+                crowd.pool.close()
+                closed.append(data)
+
+        crowd.pool._shared.new_sink = Closing
+        group = sh(CLOSING[out_of])
+        group.process_group = 0
+        crowd.pool.submit(group)
+        crowd.pool.submit(sh("exec sleep 600"))
+        crowd.run_until(lambda: closed)
+        for _ in range(3):
+            crowd.loop.run_once(0.05)
+        assert closed == [b"out\n"]
+        assert (crowd.ended, len(crowd.pool), len(crowd.loop.timers)) == ([], 0, 0)
+        assert not child_pids()
+    assert caplog.records == []
+
+
+def test_an_end_may_close_the_pool_in_a_tick(caplog: pytest.LogCaptureFixture) -> None:
+    with pool_of(threads=2, drain_s=0.0) as crowd:
+
+        def on_end(ended: Ended[Pieces]) -> None:
+            crowd.ended.append(ended)
+            crowd.pool.close()
+
+        crowd.pool._on_end = on_end
+        missing = SpawnSpec((b"/nowhere",), (b"x",), (), PIPES)
+        crowd.pool.submit(sh("exec sleep 600"), b"data")
+        crowd.run_until(lambda: crowd.pool._running)
+        numbers = [crowd.pool.submit(missing) for _ in range(3)]
+        crowd.pool.submit(sh("exec sleep 600"))
+        crowd.wait_until(JobState.FINISHED, *numbers)
+        crowd.pool._note_begun()
+        crowd.pool._on_tick()
+        for _ in range(3):
+            crowd.loop.run_once(0.05)
+        assert (len(crowd.ended), len(crowd.pool), len(crowd.loop.timers)) == (1, 0, 0)
+    assert caplog.records == []
+
+
 # --- when nothing more can be watched -------------------------------------------------------------
 
 ADD = (1, 1)
@@ -507,7 +1045,8 @@ def run_without_room_to_watch(say: str) -> list[list[object]]:
         crowd.pool.submit(sh("read word <&3", Redirect(3, theirs)), MIB)  # is to be fed
         crowd.pool.submit(sh("sleep 600 & echo $!; exit 4"))  # is to be drained
         crowd.pool.submit(sh("exit 5"))
-        wait_for(lambda: sum(stat_of(pid) == "Z" for pid in child_pids()) == 3)
+        crowd.wait_until(JobState.FINISHED, 0, 2, 3, 4)
+        crowd.wait_until(JobState.RUNNING, 1)
         deny("epoll_ctl", errno.ENOSPC, ADD)
         ended = crowd.run_all()
         os.close(theirs)
@@ -583,6 +1122,8 @@ def turns_beside_a_traced_zombie(end: str, tracer: str, no_room: bool) -> dict[s
         told.register(said_in, select.POLLIN)
         crowd.run_until(lambda: crowd.ended or told.poll(0))
         is_traced = not crowd.ended
+        if is_traced:
+            crowd.run_until(lambda: len(crowd.pool._running) == 2)  # the tracer needs room, too
         os.close(ours)
         if not is_traced:
             crowd.run_all()
@@ -590,7 +1131,7 @@ def turns_beside_a_traced_zombie(end: str, tracer: str, no_room: bool) -> dict[s
                 os.close(fd)
             return {"traced": False}
         wait_for(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text())
-        crowd.run_until(lambda: one._exit_key == 0)  # it was noticed, and is looked at again later
+        crowd.run_until(lambda: one._exit_watch is None)  # noticed, to be looked at again later
         if no_room:
             deny("epoll_ctl", errno.ENOSPC, ADD)
         over: list[bool] = []
@@ -646,23 +1187,50 @@ def test_a_close_kills_what_runs_stubborn_or_stopped_and_tells_nothing(crowd: Po
     assert not crowd.loop.timers
 
 
-def test_a_close_in_the_turn_of_an_end_tells_nothing_more() -> None:
-    loop = EventLoop()
+@has_pidfds
+def test_a_close_ends_a_child_in_every_state_and_tells_nothing(tmp_path: Path) -> None:
+    with held_copy("/bin/true", tmp_path / "held") as held, pool_of(threads=2, at_once=7) as crowd:
+        crowd.pool.submit(sh("echo out; exec sleep 600"))  # claimed
+        crowd.pool.submit(sh("exec sleep 600"), MIB)  # fed
+        crowd.pool.submit(sh("(exec sleep 1; exit 0) & exit 3"))  # reaped, its streams held
+        crowd.run_until(lambda: len(crowd.pool._running) == 3)
+        crowd.run_until(lambda: any(one.status for one in crowd.pool._running))
+        over = crowd.pool.submit(run_program("say", 60000, 60000, 0))
+        given = crowd.pool.submit(sh("exec sleep 600"), MIB)
+        failed = crowd.pool.submit(SpawnSpec((b"/nowhere",), (b"x",), (), PIPES))
+        stopped = crowd.pool.submit(sh("trap '' TERM; kill -STOP $$"))
+        full = crowd.pool.submit(run_program("say", 300_000, 0, 0))
+        crowd.wait_until(JobState.FINISHED, over, given, failed)
+        crowd.wait_until(JobState.RUNNING, stopped, full)
+        path = held.path.encode()
+        begun = crowd.pool.submit(SpawnSpec((path,), (path,), (), PIPES))
+        held.wait_until_reached()
+        waiting = [crowd.pool.submit(sh("exit 0"), data) for data in (b"", MIB)]
+        crowd.wait_until(JobState.BEGUN, begun)
+        crowd.wait_until(JobState.WAITING, *waiting)
+        closer = threading.Thread(target=held.release)  # a close waits for the exec
+        closer.start()
+        crowd.pool.close()
+        closer.join()
+        assert not child_pids()
+        assert (crowd.ended, len(crowd.pool)) == ([], 0)
+        assert len(watched_by_kernel(crowd.loop.epoll_fd)) == 1
+        assert len(crowd.loop._watches) == 1
+        assert not crowd.loop.timers
+
+
+def test_a_close_in_the_turn_of_an_end_tells_nothing_more(crowd: Pool) -> None:
     told: list[int] = []
 
     def on_end(ended: Ended[Pieces]) -> None:
         told.append(ended.number)
-        closing.close()
+        crowd.pool.close()
 
-    closing: ChildPool[Pieces] = ChildPool(loop, list, on_end, threads=1, drain_s=1)
-    for _ in range(20):
-        closing.submit(sh("exit 0"))
-    wait_for(lambda: len(child_pids()) == 20)
-    wait_for(lambda: all(stat_of(pid) == "Z" for pid in child_pids()))
+    crowd.pool._on_end = on_end
+    crowd.wait_until(JobState.FINISHED, *[crowd.pool.submit(sh("exit 0")) for _ in range(20)])
     while not told:
-        loop.run_once(1)
-    loop.run_once(0)
-    loop.close()
+        crowd.loop.run_once(1)
+    crowd.loop.run_once(0)
     assert len(told) == 1
 
 
@@ -698,6 +1266,8 @@ def run_beside_a_copy() -> list[Any]:
             )
         crowd.pool.submit(sh("exec sleep 600"), MIB)
         crowd.run_until(lambda: len(crowd.pool._running) == 11)
+        for number in range(10, 20):  # with the threads, in any state
+            crowd.pool.submit(sh(f"echo {number}; exit {number}"))
         copy = os.fork()
         if copy == 0:
             try:
@@ -712,7 +1282,7 @@ def run_beside_a_copy() -> list[Any]:
         assert os.waitpid(copy, 0)[1] == 0
         os.close(ours)
         crowd.run_until(lambda: len(crowd.pool) == 1)
-        ended = sorted(crowd.ended)
+        ended = sorted(crowd.ended, key=lambda one: one.number)
     os.close(theirs)
     return [[code_of(one), texts(one)[0].decode()] for one in ended]
 
@@ -720,7 +1290,7 @@ def run_beside_a_copy() -> list[Any]:
 @pytest.mark.parametrize("disable", ["", "pidfd"])
 def test_a_copy_of_the_process_touches_nothing_of_the_originals(disable: str) -> None:
     found = alone(run_beside_a_copy, disable=disable)
-    assert found == [[number, f"{number}\n"] for number in range(10)]
+    assert found == [[number, f"{number}\n"] for number in range(20)]
 
 
 # --- between two lines ----------------------------------------------------------------------------
@@ -737,7 +1307,9 @@ def interrupt_everywhere() -> int:
         crowd.pool.submit(SpawnSpec((b"/nowhere",), (b"x",), (), PIPES))
         crowd.pool.submit(sh("exec cat"), MIB[:70000])
         crowd.pool.submit(sh("exec sleep 600"))
-        crowd.run_until(lambda: len(crowd.ended) == 3 and not crowd.loop.timers)
+        crowd.pool.submit(sh("(exec sleep 1) & exit 2"))  # reaped by a thread, its streams held
+        crowd.pool.submit(sh("exec head -c 200000 /dev/zero"))
+        crowd.run_until(lambda: len(crowd.ended) == 5 and not crowd.loop.timers)
 
     def clean_up() -> None:
         while opened:
@@ -756,6 +1328,114 @@ def interrupt_everywhere() -> int:
 
 def test_an_interrupt_between_any_two_lines_leaves_nothing_after_a_close() -> None:
     assert alone(interrupt_everywhere) > 100
+
+
+@contextmanager
+def interrupted_before(function: Any, line: str) -> Iterator[None]:
+    """KeyboardInterrupt before the line of *function* that has *line* in it."""
+    lines = Path(function.__code__.co_filename).read_text().splitlines()
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code is not function.__code__:
+            return None
+        if event == "line" and line in lines[frame.f_lineno - 1]:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        sys.settrace(None)
+
+
+@pytest.mark.parametrize("data", [b"", b"data"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exec sleep 0.05",
+        "sleep 60 & echo $! >$0; exit 3",
+        "exec dd if=/dev/zero bs=4096 count=70 status=none",
+    ],
+)
+def test_a_submission_that_was_interrupted_takes_no_place_for_ever(
+    script: str, data: bytes, tmp_path: Path
+) -> None:
+    """Nobody waits for its child; the others must not wait for it either."""
+    named = tmp_path / "pid"
+    spec = sh(script)
+    spec.argv = (*spec.argv, bytes(named))
+    try:
+        with pool_of(at_once=1, threads=1) as crowd:
+            with interrupted_before(ChildPool.submit, "number = self._submitted"):
+                crowd.pool.submit(spec, data)
+            for _ in range(3):
+                crowd.pool.submit(sh("exit 3"))
+            assert [code_of(one) for one in crowd.run_all()][-3:] == [3, 3, 3]
+    finally:
+        if named.exists():
+            kill_who_was_named(named.read_bytes())
+
+
+WHERE_ENDS_COME_THROUGH = [
+    (SpawnerThreads._fetch, "self._batch, self._done ="),
+    (SpawnerThreads._fetch, "taken.next = 1"),
+    (SpawnerThreads.take, "told: int = job.told"),
+    (SpawnerThreads.take, "lib.pr_job_forget_data(job)"),
+    (SpawnerThreads.take, "del jobs[token]"),
+    (SpawnerThreads.take, "self._done += 1"),
+    (SpawnerThreads.claim, "if state == _JOB_CLAIMED"),
+    (Spawner._deliver, "child, spec = self._pending[token]"),
+    (Spawner._deliver, "del self._pending[token]"),
+    (ChildPool._on_finish, "job = self._starting.get(finish.child)"),
+    (Spawner.claim, "error = self._complete(child, spec)"),
+    (ChildPool._begin, "self._running[one] = job"),
+]
+
+
+@has_pidfds
+@pytest.mark.parametrize(("function", "line"), WHERE_ENDS_COME_THROUGH)
+def test_a_loop_that_goes_on_after_an_interrupt_tells_every_end(function: Any, line: str) -> None:
+    """Of some that are over and some that are to be claimed; also when only one may live."""
+    with pool_of(at_once=1, threads=1) as crowd:
+        first = crowd.pool.submit(sh("echo out; exit 3"))
+        crowd.wait_until(JobState.FINISHED, first)
+        second = crowd.pool.submit(sh("exec dd if=/dev/zero bs=4096 count=70 status=none"))
+        crowd.wait_until(JobState.RUNNING, second)
+        crowd.pool.submit(sh("exit 4"))
+        with interrupted_before(function, line):
+            crowd.run_all()
+        assert [code_of(one) for one in crowd.run_all()] == [3, 0, 4]
+
+
+def test_no_number_is_given_twice_after_an_interrupt(crowd: Pool) -> None:
+    with interrupted_before(ChildPool.submit, "self._starting[child] = _Job"):
+        crowd.pool.submit(sh("exit 3"))
+    crowd.pool.submit(sh("exit 4"))
+    numbers = [one.number for one in crowd.run_all()]
+    assert len(set(numbers)) == len(numbers)
+
+
+@has_pidfds
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        (SpawnerThreads.submit, "self._jobs[token] ="),
+        (SpawnerThreads.submit, "if lib.pr_spawner_submit"),
+        (Spawner.submit, "child.submit(self._threads"),
+        (Spawner.submit, "return token, child"),
+    ],
+)
+def test_a_child_is_claimed_although_the_submission_before_was_interrupted(
+    function: Any, line: str, crowd: Pool
+) -> None:
+    """Whether or not a thread has got to know of the one before."""
+    with interrupted_before(function, line):
+        crowd.pool.submit(sh("exit 3"))
+    crowd.pool.submit(run_program("say", 300_000, 0, 5))
+    assert [code_of(one) for one in crowd.run_all()][-1] == 5
 
 
 def test_an_interrupt_out_of_one_end_loses_no_other() -> None:
@@ -808,7 +1488,9 @@ def test_a_pool_whose_loop_is_closed_first_can_still_be_closed() -> None:
 
 
 def test_a_sink_may_use_the_loop_and_gets_the_numbers_that_are_free() -> None:
-    loop, heard, opened = EventLoop(), [], []
+    loop = EventLoop()
+    heard: list[int] = []
+    opened: list[int] = []
 
     class Sink:
         def append(self, data: bytes) -> None:
