@@ -373,5 +373,9 @@ def _tell_nobody(ended: object) -> None:
 
 
 def thread_count() -> int:
-    """One per CPU that we may use, 8 at most: a spawn is mostly the kernel's work on the child."""
-    return max(1, min(_MOST_THREADS_UNASKED, len(os.sched_getaffinity(0))))
+    """One more than CPUs that we may use, 8 at most.
+
+    A spawn is mostly the kernel's work on the child, and while its thread waits for the exec another
+    may begin one.
+    """
+    return min(_MOST_THREADS_UNASKED, len(os.sched_getaffinity(0)) + 1)
