@@ -262,6 +262,7 @@ const char *pr_stage_text(int stage);
  *   signals     The threads block all signals, so no handler of the host runs in them, but SIGCHLD's:
  *               that is open unless the caller of pr_spawner_open has it blocked, because the
  *               children are those of the threads, and a signal that they block is not ignored.
+ *               A host that means to wait for SIGCHLD blocks it before it opens a spawner.
  *               Libc's own (32 and 33) stay open, too: the setuid family, as libc offers it,
  *               waits until every thread has taken one, and would wait for ever.
  *   fork        A copy of this process has the memory and the fds, and none of the threads; the

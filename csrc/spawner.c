@@ -8,8 +8,9 @@
  *                                     +-> claim: the caller's, alive
  *
  * One lock guards the lists and the places of the running.  It is held for a few instructions, for
- * one epoll_ctl, and in take for one read of the eventfd, which is non-blocking.  The lists are
- * threaded through the jobs, so that a job costs no allocation but pr_spawn's and its output's.
+ * the allocation of more places, one epoll_ctl in a claim, and in take for one read of the eventfd,
+ * which is non-blocking.  The lists are threaded through the jobs, so that a job costs no allocation
+ * but pr_spawn's and its output's.
  *
  * Facts:
  *   - A caller in Python that is told of each end by its own loop pays for a wake-up, a lookup and
@@ -150,7 +151,9 @@ static void finish(struct pr_spawner *spawner, struct pr_job *job)
         spawner->alive--;
     job->state = PR_JOB_FINISHED;
     append(&spawner->finished, job);
-    bool announces = is_due(spawner, false);
+    /* What is left of a child needs its owner; only what is over can wait for others. */
+    bool is_left = !job->result->error && (job->told & OVER) != OVER;
+    bool announces = is_due(spawner, is_left);
     pthread_mutex_unlock(&spawner->lock);
     if (announces)
         announce(spawner);
@@ -530,7 +533,8 @@ int pr_spawner_state(struct pr_spawner *spawner, const struct pr_job *job)
 void pr_spawner_release(struct pr_spawner *spawner)
 {
     pthread_mutex_lock(&spawner->lock);
-    spawner->alive--;
+    if (spawner->alive)
+        spawner->alive--;
     bool rings = spawner->sleepers && may_begin(spawner);
     pthread_mutex_unlock(&spawner->lock);
     if (rings)

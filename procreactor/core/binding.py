@@ -125,11 +125,6 @@ class SpawnCall:
         """Our pipe ends, in the order of the redirects."""
         return ffi.unpack(self._ours, self._size)
 
-    @property
-    def failed(self) -> bool:
-        """Whether the start was tried, and failed."""
-        return bool(self._result.error)
-
     def error(self, spec: SpawnSpec) -> SpawnError | None:
         """Why the start failed, or None when it did not."""
         result = self._result
@@ -312,9 +307,11 @@ class SpawnerThreads:
     it there.
     """
 
-    __slots__ = ("_batch", "_done", "_fds", "_handle", "_jobs", "_opened", "_taken")
+    __slots__ = ("_batch", "_done", "_fds", "_handle", "_jobs", "_opened", "_pid", "_taken")
 
     def __init__(self, threads: int, at_once: int) -> None:
+        self._fds: list[int] = []
+        self._pid = os.getpid()
         self._opened = ffi.new("struct pr_spawner **")
         self._jobs: dict[int, tuple[Any, ...]] = {}
         # In C's memory, which an exception of a signal handler does not lose, as it does a result.
@@ -327,7 +324,7 @@ class SpawnerThreads:
         self._handle = self._opened[0]
         fds = ffi.new("int[3]")
         lib.pr_spawner_fds(self._handle, fds)
-        self._fds: list[int] = ffi.unpack(fds, 3)
+        self._fds = ffi.unpack(fds, 3)
 
     def fileno(self) -> int:
         """An eventfd, readable when jobs are done."""
@@ -371,7 +368,7 @@ class SpawnerThreads:
                 job = jobs[token][0]
                 told: int = job.told
                 status = _read_exit(job) if told & GATHERED_EXIT else None
-                if told & GATHERED_DATA:
+                if told & GATHERED_DATA and job.data:  # else delivered, before an interrupt
                     deliver(token, (told, status, _read_data(job)))
                     lib.pr_job_forget_data(job)
                 else:
@@ -404,7 +401,7 @@ class SpawnerThreads:
     def state(self, token: int) -> int:
         """Return where a job is (JOB_WAITING ...) that is here."""
         state: int = lib.pr_spawner_state(self._handle, self._jobs[token][0])
-        return state
+        return JOB_RUNNING if state == _JOB_CLAIMED else state
 
     def release(self) -> None:
         """Tell that a child is over which was claimed, or done alive or with open streams."""
@@ -437,7 +434,11 @@ class SpawnerThreads:
 
     def __del__(self) -> None:
         """Of one that an interrupt left half made: it has no jobs, and nobody else can end it."""
-        if hasattr(self, "_opened") and self._opened[0]:
+        if not hasattr(self, "_opened") or not self._opened[0]:
+            return
+        if self._pid != os.getpid():  # the collector may come here before the Spawner
+            self.abandon()
+        else:
             lib.pr_spawner_close(self._opened[0])
             self.free()
 

@@ -117,8 +117,8 @@ class Child:
 
     @property
     def is_started(self) -> bool:
-        """Whether a spawn has made a child, which may have been reaped."""
-        return not self._call.failed
+        """Whether there is a child that a spawn has made, and nobody has reaped."""
+        return self._call.pid >= 0
 
     def complete(self, spec: SpawnSpec) -> None:
         """Take over what the spawn has made, or what is left of it: pid, pidfd and ours are set.
@@ -144,7 +144,7 @@ class Child:
     def abandon(self) -> None:
         """Kill and reap what `start` may have made, and close all fds, as if it had not been.
 
-        For a spawn that was interrupted before anyone else knew of the child. Idempotent.
+        For a child whose owner is no more, or never was: an interrupt came before. Idempotent.
         """
         if not self._is_made:
             self.pid, self.pidfd, self.ours = self._call.made()
@@ -165,7 +165,7 @@ class Child:
             return
         except OSError:
             pass  # gone by itself
-        binding.wait_exit(self.pid)
+        self.wait_exit()
         self.try_reap(drop)
 
     @property
@@ -201,7 +201,13 @@ class Child:
 
     def wait_exit(self) -> None:
         """Return when the child has ended; it is still to be reaped. Blocks."""
-        binding.wait_exit(self.pid)
+        if self.pidfd < 0:
+            binding.wait_exit(self.pid)
+            return
+        try:  # by the pidfd: where others have reaped it, the number may be another child's by now
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            pass
 
     def close(self, close: Callable[[int], object] = os.close) -> None:
         """Let go of the child's fds. The child itself runs on, unwatched; idempotent."""

@@ -8,6 +8,8 @@ Facts:
 - So: what the kernel said when a loop was made, what the table says now, and the two that CPython
   ignores at its start. What is missed is a signal that C code begins to ignore behind Python's back
   after the last loop was made. (Twisted asks the table alone; subprocess resets the two.)
+- For a child that waits for a thread the table may change until then, so nearly all are reset;
+  `ignored_until_begun` says which are missed.
 """
 
 from __future__ import annotations

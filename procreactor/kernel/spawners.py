@@ -97,6 +97,7 @@ class Spawner:
         if at_once is not None and at_once < 1:
             raise ValueError(f"at_once must be >= 1 or None, not {at_once}")
         self._pending: dict[int, tuple[Child, SpawnSpec]] = {}
+        self._handed_over: set[Child] = set()  # and not over
         self._last_token = 0
         self._pid = os.getpid()
         self._is_open = True
@@ -155,7 +156,7 @@ class Spawner:
             told, status, data = result
             error = None
             if told & GATHERED_OVER != GATHERED_OVER:
-                error = self._complete(child, spec)
+                error = self._hand_over(child, spec)
             into.append(Finish(child, told, status, data, error))
         del self._pending[token]
 
@@ -172,31 +173,37 @@ class Spawner:
         """
         if token not in self._pending:
             return JobState.FINISHED
-        state = JobState.RUNNING  # where an interrupt came out of the middle of an earlier call
+        child, spec = self._pending[token]
         if token in self._threads:
             state = JobState(self._threads.claim(token))
+        elif child.is_started:  # an interrupt came out of the middle of an earlier call
+            state = JobState.RUNNING
+        else:  # or out of its submission
+            state = JobState.NEW
+            del self._pending[token]
         if state is JobState.RUNNING:
-            child, spec = self._pending[token]
             if not into or into[-1].child is not child:  # see `_deliver`
-                error = self._complete(child, spec)
+                error = self._hand_over(child, spec)
                 into.append(Finish(child, 0, None, None, error))
             del self._pending[token]
         return state
 
-    def _complete(self, child: Child, spec: SpawnSpec) -> SpawnError | None:
-        lives = child.is_started
+    def _hand_over(self, child: Child, spec: SpawnSpec) -> SpawnError | None:
+        """Make what is left of a child the caller's, for whom it counts until `release`."""
         try:
             child.complete(spec)
         except SpawnError as failure:
-            child.abandon()  # it runs, where only the watch of its end failed
-            if lives:
-                self.release()
+            if child.is_started:  # it runs, and only the watch of its end failed
+                child.abandon()
+                self._threads.release()
             return failure
+        self._handed_over.add(child)
         return None
 
-    def release(self) -> None:
-        """Tell that a child is over which `take` gave before, or `claim`."""
-        if self._is_open:
+    def release(self, child: Child) -> None:
+        """Tell that a child is over which `take` gave before, or `claim`. Idempotent."""
+        if self._is_open and child in self._handed_over:
+            self._handed_over.discard(child)
             self._threads.release()
 
     def close(self, into: deque[Finish]) -> None:
@@ -217,6 +224,7 @@ class Spawner:
             self._threads.abandon()
         self._is_open = False
         self._pending.clear()
+        self._handed_over.clear()
 
     def __del__(self) -> None:
         if hasattr(self, "_threads"):  # an interrupt may leave the object half made

@@ -5,11 +5,14 @@ threads start it, reap it and read its streams (kernel/spawners.py). What is sub
 the order of its submission. A start that fails is told like every other end, with an ``error``: one
 command of a thousand that is missing is not the end of the others.
 
-A timer claims the children that have lived for two of its ticks: from then on the loop reads what
+A timer claims the children that have lived from one of its ticks to the next: from then on the loop reads what
 they write, as they write it (collected.py), and reaps them. A child that fills a pipe before waits
 for that, so the ticks become short while such children come, and long again when none does.
 
 A child with something to be written into it is the loop's from its start on.
+
+An exception of a signal handler may come between any two lines: a loop that goes on after it tells
+all ends but, in a few places, the one that it was about to tell; `close` then leaves nothing.
 """
 
 from __future__ import annotations
@@ -149,8 +152,9 @@ class ChildPool(Generic[S]):
             token, child = self._spawner.submit(spec, keeps=False)
         else:
             token, child = self._spawner.submit(spec, True, self._young)
-            self._tick_s = self._usual_tick_s
+            self._hurry()
             if self._tick is None:
+                self._tick_s = self._usual_tick_s
                 self._tick = self._loop.call_later(self._tick_s, self._on_tick)
         number = self._submitted
         self._submitted = number + 1
@@ -196,7 +200,11 @@ class ChildPool(Generic[S]):
         self._old.clear()
 
     def _on_finished(self, events: int) -> None:
-        self._spawner.take(self._taken)
+        try:
+            self._spawner.take(self._taken)
+        except BaseException:
+            self._loop.call_soon(self._on_finished, READ)  # their fd does not tell twice
+            raise
         self._see_to_taken()
 
     def _see_to_taken(self) -> None:
@@ -230,7 +238,7 @@ class ChildPool(Generic[S]):
         """Of a child whose submission did not return, or which was told before an interrupt."""
         if not finish.is_over and not self._has_adopted(finish.child):
             finish.child.abandon()
-            self._spawner.release()
+            self._spawner.release(finish.child)
 
     def _has_adopted(self, child: Child) -> bool:
         """Whether it is a collected child's by now; an interrupt may have kept it from the rest."""
@@ -250,26 +258,29 @@ class ChildPool(Generic[S]):
 
     def _begin(self, finish: Finish, job: _Job[S]) -> None:
         """What is left of the child is the loop's from now on."""
-        # In `_starting` until it is in `_running`: an exception may come between any two lines.
+        # In `_starting` until all is done: an exception may come between any two lines.
         one = job.one = job.one or CollectedChild(
             self._shared, finish.child, job.spec, self._on_over
         )
         self._running[one] = job
         finish.child.ours = []
-        del self._starting[finish.child]
         try:
             one.feed(job.data)
             one.resume(finish.told, finish.status)
-        except OSError as refusal:
-            self._refuse(one, refusal)
+            del self._starting[finish.child]
+        except OSError as refusal:  # the set is full: as if the child had not been started
+            self._refuse(finish.child, one, refusal)
+        except BaseException:
+            self._refuse(finish.child, one, InterruptedError(errno.EINTR, "interrupted"))
+            raise
         else:
             if finish.data is not None:
                 one.append(finish.data)
 
-    def _refuse(self, one: CollectedChild[S], refusal: OSError) -> None:
-        """The set is full: as if the child had not been started."""
+    def _refuse(self, child: Child, one: CollectedChild[S], refusal: OSError) -> None:
+        self._starting.pop(child, None)
         one.kill()
-        self._spawner.release()
+        self._spawner.release(child)
         job = self._running.pop(one)
         error = spawn_error(refusal.errno or 0, "watch", job.spec.candidates[0])
         self._tell(job, None, error, None)
@@ -314,7 +325,7 @@ class ChildPool(Generic[S]):
                 break  # closed by a callback
             token, child = old[0]
             state = self._spawner.claim(token, self._taken)
-            if state is JobState.BEGUN:
+            if token in self._spawner:  # it is begun, or will be taken
                 old.rotate(-1)
                 continue
             old.popleft()
@@ -350,8 +361,10 @@ class ChildPool(Generic[S]):
     # -- ends -----------------------------------------------------------------------------------
 
     def _on_over(self, one: CollectedChild[S]) -> None:
-        self._spawner.release()
-        self._tell(self._running.pop(one), one.status, None, one.output())
+        try:
+            self._spawner.release(one.child)
+        finally:
+            self._tell(self._running.pop(one), one.status, None, one.output())
 
     def _tell(
         self,
@@ -375,7 +388,7 @@ def _tell_nobody(ended: object) -> None:
 def thread_count() -> int:
     """One more than CPUs that we may use, 8 at most.
 
-    A spawn is mostly the kernel's work on the child, and while its thread waits for the exec another
-    may begin one.
+    A spawn is mostly the kernel's work on the child, and while its thread waits for the exec
+    another may begin one.
     """
     return min(_MOST_THREADS_UNASKED, len(os.sched_getaffinity(0)) + 1)

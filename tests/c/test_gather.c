@@ -445,7 +445,7 @@ TEST_BOTH_WAYS(what_has_ended_is_watched_no_more_though_copies_are_open)
     close_the_rest();
 }
 
-/* The pidfd is in the set already, under a key. */
+/* The pidfd is in the set already. */
 TEST(a_pidfd_under_a_key_is_taken_out_too)
 {
     skip_unless_features(PR_FEATURE_PIDFD);

@@ -128,7 +128,7 @@ def see_to_the_end(spawner: Spawner, finish: Finish) -> tuple[ExitStatus, bytes,
         out, err = out + rest[1], err + rest[2]
         while status is None:
             status = finish.child.try_reap()
-        spawner.release()
+        spawner.release(finish.child)
     assert status is not None
     return status, out, err
 
@@ -350,7 +350,7 @@ def test_of_a_pipe_that_is_fuller_than_the_threads_read_the_rest_is_given_back()
         assert data is not None
         assert len(data[0]) >= 65536
         assert data[0] + read_all(stdout) == said(1, 1_000_000)
-        spawner.release()
+        spawner.release(child)
 
 
 @has_pidfds
@@ -369,7 +369,7 @@ def test_streams_that_a_grandchild_holds_are_given_back_open_with_the_end() -> N
         assert state_of(spawner, waiting) is JobState.WAITING  # it counts while it is not over
         os.close(ours)
         assert [read_all(fd) for fd in child.ours[1:3]] == [b"late\n", b""]
-        spawner.release()
+        spawner.release(child)
         wait_for_finishes(spawner, 1)
     os.close(theirs)
 
@@ -405,7 +405,7 @@ def keep_without_pidfds() -> list[object]:
         assert child.ours[0] == -1  # its standard input was closed all the same
         found = [read_all(child.ours[1]).decode(), read_all(child.ours[2]).decode()]
         status = wait_for_exit(child)
-        spawner.release()
+        spawner.release(child)
         (finish,) = wait_for_finishes(spawner, 1)
         assert finish.error is not None
     return [*found, status.code]
@@ -469,7 +469,7 @@ def test_a_claim_tells_where_the_child_is_and_gives_one_that_runs(tmp_path: Path
         assert wait_for_exit(child).signal == signal.SIGTERM
         for fd in child.ours:
             os.close(fd)
-        spawner.release()
+        spawner.release(child)
         assert take(spawner) == []
 
 
@@ -542,7 +542,7 @@ def test_what_was_given_alive_counts_until_it_is_released() -> None:
             child.send_signal(signal.SIGKILL)
             wait_for_exit(child)
             assert all(is_waiting(spawner, token) for token in waiting[at:])  # not by its end alone
-            spawner.release()
+            spawner.release(child)
             claim(spawner, waiting[at])
             assert len(child_pids()) == 2
             assert all(is_waiting(spawner, token) for token in waiting[at + 1 :])
@@ -657,7 +657,7 @@ def test_a_second_close_does_nothing_and_nothing_is_accepted_after_the_first() -
         spawner.submit(missing(), True)
     assert len(spawner) == 0
     assert take(spawner) == []
-    spawner.release()
+    spawner.release(Child(missing()))
     assert close(spawner) == []
 
 
@@ -808,7 +808,7 @@ def interrupt_everywhere() -> int:
         while len(finishes) < 3:
             assert select.select([spawner], [], [], DEADLINE_S)[0]
             spawner.take(finishes)
-        spawner.release()
+        spawner.release(mine[1])
 
     def clean_up() -> None:
         while opened:
@@ -896,7 +896,7 @@ def close_after_an_interrupted_take() -> list[bool]:
     finish.child.send_signal(signal.SIGKILL)
     end(finish.child)
     finish.child.ours = []
-    spawner.release()
+    spawner.release(finish.child)
     strangers = [os.dup2(0, number, inheritable=False) for number in numbers]
     assert close(spawner) == []
     found = [os.path.lexists(f"/proc/self/fd/{fd}") for fd in strangers]
@@ -923,7 +923,7 @@ def close_twice_around_an_interrupt() -> int:
         spawner.submit(sh("exec sleep 600", PIPES), True)
         wait_for(lambda: len(child_pids()) == 2)
         spawner.submit(sh("echo out", PIPES), True)
-        with interrupted_before(Spawner.claim, "error = self._complete"):
+        with interrupted_before(Spawner.claim, "error = self._hand_over"):
             while spawner.claim(token, deque()) is not JobState.RUNNING:
                 os.sched_yield()
         sys.settrace(trace)

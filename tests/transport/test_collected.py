@@ -207,7 +207,7 @@ def reaped_and_held(bench: Bench) -> Iterator[tuple[CollectedChild[Pieces], Fini
         spawner.submit(spec, keeps=True)
         assert select.select([spawner], [], [], DEADLINE_S)[0]
         spawner.take(finishes)
-        spawner.release()
+        spawner.release(finishes[0].child)
         spawner.close(finishes)
         (finish,) = finishes
         assert (finish.is_over, finish.data, finish.child.pid) == (False, (b"early\n", b""), -1)

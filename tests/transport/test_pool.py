@@ -1390,7 +1390,7 @@ WHERE_ENDS_COME_THROUGH = [
     (Spawner._deliver, "child, spec = self._pending[token]"),
     (Spawner._deliver, "del self._pending[token]"),
     (ChildPool._on_finish, "job = self._starting.get(finish.child)"),
-    (Spawner.claim, "error = self._complete(child, spec)"),
+    (Spawner.claim, "error = self._hand_over(child, spec)"),
     (ChildPool._begin, "self._running[one] = job"),
 ]
 
@@ -1400,7 +1400,7 @@ WHERE_ENDS_COME_THROUGH = [
 def test_a_loop_that_goes_on_after_an_interrupt_tells_every_end(function: Any, line: str) -> None:
     """Of some that are over and some that are to be claimed; also when only one may live."""
     with pool_of(at_once=1, threads=1) as crowd:
-        first = crowd.pool.submit(sh("echo out; exit 3"))
+        first = crowd.pool.submit(sh("echo out; echo error >&2; exit 3"))
         crowd.wait_until(JobState.FINISHED, first)
         second = crowd.pool.submit(sh("exec dd if=/dev/zero bs=4096 count=70 status=none"))
         crowd.wait_until(JobState.RUNNING, second)
@@ -1429,13 +1429,17 @@ def test_no_number_is_given_twice_after_an_interrupt(crowd: Pool) -> None:
     ],
 )
 def test_a_child_is_claimed_although_the_submission_before_was_interrupted(
-    function: Any, line: str, crowd: Pool
+    function: Any, line: str
 ) -> None:
-    """Whether or not a thread has got to know of the one before."""
-    with interrupted_before(function, line):
-        crowd.pool.submit(sh("exit 3"))
-    crowd.pool.submit(run_program("say", 300_000, 0, 5))
-    assert [code_of(one) for one in crowd.run_all()][-1] == 5
+    """Whether or not a thread has got to know of the one before, which takes no place for ever."""
+    with pool_of(at_once=1, threads=1) as crowd:
+        with interrupted_before(function, line):
+            crowd.pool.submit(sh("exit 3"))
+        ticks = note_ticks(crowd)
+        for number in range(3):
+            crowd.pool.submit(run_program("say", 300_000, 0, number))
+            assert [code_of(one) for one in crowd.run_all()][-1] == number
+        assert ticks  # so the one of before was looked at, too
 
 
 def test_an_interrupt_out_of_one_end_loses_no_other() -> None:
