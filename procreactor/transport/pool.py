@@ -5,9 +5,10 @@ threads start it, reap it and read its streams (kernel/spawners.py). What is sub
 the order of its submission. A start that fails is told like every other end, with an ``error``: one
 command of a thousand that is missing is not the end of the others.
 
-A timer claims the children that have lived from one of its ticks to the next: from then on the loop reads what
-they write, as they write it (collected.py), and reaps them. A child that fills a pipe before waits
-for that, so the ticks become short while such children come, and long again when none does.
+A timer claims the children that have lived from one of its ticks to the next: from then on the loop
+reads what they write, as they write it (collected.py), and reaps them. A child that fills a pipe
+before waits for that, so the ticks become short while such children come, and long again when none
+does.
 
 A child with something to be written into it is the loop's from its start on.
 
