@@ -99,4 +99,6 @@ def _main(path: str, name: str, args: str, result_fd: str) -> None:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background job
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _main(*sys.argv[1:])
