@@ -7,11 +7,15 @@ through. What was made up to then must be found by whoever cleans up.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-__all__ = ["interrupt_each_line"]
+import pytest
+
+__all__ = ["interrupt_each_line", "interrupted_before"]
 
 
 class _Interrupt:
@@ -67,3 +71,24 @@ def interrupt_each_line(
             raise
         if not interrupt.has_struck:
             return nth - 1
+
+
+@contextmanager
+def interrupted_before(function: Any, line: str) -> Iterator[None]:
+    """KeyboardInterrupt before the line of *function* that has *line* in it."""
+    lines = Path(function.__code__.co_filename).read_text().splitlines()
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code is not function.__code__:
+            return None
+        if event == "line" and line in lines[frame.f_lineno - 1]:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        sys.settrace(None)

@@ -1,8 +1,9 @@
 """One child whose output is wanted whole: no callback per chunk, one at the end.
 
 For many children at once: one call into C per child and turn reads both streams and reaps
-(csrc/gather.c), and a child that ends soon is looked at once, at its end. What a stream may be used
-for beyond that (pausing, closing, line by line) is transport/process.py's affair.
+(csrc/gather.c). A child that ends soon mostly does not come here: the threads that start it see to
+that (pool.py). What a stream may be used for beyond being read (pausing, closing, line by line) is
+transport/process.py's affair.
 
 Rules:
 

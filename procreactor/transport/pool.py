@@ -70,15 +70,12 @@ class Ended(NamedTuple, Generic[S]):
 class _Job(Generic[S]):
     """A command between its submission and its outcome."""
 
-    __slots__ = ("begun_s", "data", "number", "one", "spec", "token")
+    __slots__ = ("begun_s", "data", "number", "one", "spec")
 
-    def __init__(self, number: int, spec: SpawnSpec, data: bytes, token: int) -> None:
+    def __init__(self, number: int, spec: SpawnSpec, data: bytes) -> None:
         self.number = number
         self.spec = spec
         self.data = data
-        self.token = token
-        """By which the threads know it."""
-
         self.begun_s = time.monotonic()
         self.one: CollectedChild[S] | None = None
         """The child, once it is the loop's."""
@@ -150,16 +147,16 @@ class ChildPool(Generic[S]):
         if spec.redirects is not self._checked:
             self._check_redirects(spec.redirects)
         if data:
-            token, child = self._spawner.submit(spec, keeps=False)
+            child = self._spawner.submit(spec, keeps=False)[1]
         else:
-            token, child = self._spawner.submit(spec, True, self._young)
+            child = self._spawner.submit(spec, True, self._young)[1]
             self._hurry()
             if self._tick is None:
                 self._tick_s = self._usual_tick_s
                 self._tick = self._loop.call_later(self._tick_s, self._on_tick)
         number = self._submitted
         self._submitted = number + 1
-        self._starting[child] = _Job(number, spec, data, token)
+        self._starting[child] = _Job(number, spec, data)
         return number
 
     def _check_redirects(self, redirects: Sequence[Redirect]) -> None:

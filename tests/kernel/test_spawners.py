@@ -14,14 +14,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 from alone import alone
 from conftest import child_pids, open_fds
 from held import held_copy, wait_for
-from interrupted import interrupt_each_line
+from interrupted import interrupt_each_line, interrupted_before
 from programs_build import build_program
 from support import DEADLINE_S, PYTHON
 
@@ -859,27 +858,6 @@ def count_interrupted_takes() -> int:
 @has_pidfds
 def test_an_interrupt_of_a_take_leaves_no_data_allocated() -> None:
     assert alone(count_interrupted_takes) > 20
-
-
-@contextmanager
-def interrupted_before(function: Any, line: str) -> Iterator[None]:
-    """KeyboardInterrupt before the line of *function* that has *line* in it."""
-    lines = Path(function.__code__.co_filename).read_text().splitlines()
-
-    def trace(frame: FrameType, event: str, arg: object) -> Any:
-        if frame.f_code is not function.__code__:
-            return None
-        if event == "line" and line in lines[frame.f_lineno - 1]:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            yield
-    finally:
-        sys.settrace(None)
 
 
 def close_after_an_interrupted_take() -> list[bool]:

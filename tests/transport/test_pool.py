@@ -8,20 +8,18 @@ import logging
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 from alone import alone
 from conftest import child_pids, open_fds
 from held import held_copy, wait_for
-from interrupted import interrupt_each_line
+from interrupted import interrupt_each_line, interrupted_before
 from programs_build import build_program
 from seccomp import deny, needs_seccomp
 from support import DEADLINE_S, PYTHON
@@ -1328,27 +1326,6 @@ def interrupt_everywhere() -> int:
 
 def test_an_interrupt_between_any_two_lines_leaves_nothing_after_a_close() -> None:
     assert alone(interrupt_everywhere) > 100
-
-
-@contextmanager
-def interrupted_before(function: Any, line: str) -> Iterator[None]:
-    """KeyboardInterrupt before the line of *function* that has *line* in it."""
-    lines = Path(function.__code__.co_filename).read_text().splitlines()
-
-    def trace(frame: FrameType, event: str, arg: object) -> Any:
-        if frame.f_code is not function.__code__:
-            return None
-        if event == "line" and line in lines[frame.f_lineno - 1]:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            yield
-    finally:
-        sys.settrace(None)
 
 
 @pytest.mark.parametrize("data", [b"", b"data"])
