@@ -38,7 +38,7 @@ from procreactor.internet.error import (
 )
 from procreactor.internet.process import Process, PTYProcess
 from procreactor.internet.selectables import Selectables
-from procreactor.internet.spawning import spawn_process
+from procreactor.internet.spawning import Keeper, spawn_process
 from procreactor.internet.tcp import Port
 from procreactor.internet.triggers import SystemEvents, TriggerID
 from procreactor.loop.eventloop import EventLoop
@@ -59,6 +59,7 @@ class ReactorBase:
         self._events = SystemEvents()
         self._selectables = Selectables(self._loop)
         self._disconnectable: dict[Any, None] = {}
+        self._keeper = Keeper(self._loop, self._keep, self._let_go)
         self._threads: ThreadPoolExecutor | None = None
         self._retired_threads: list[ThreadPoolExecutor] = []
         self._thread_count = _DEFAULT_THREADS
@@ -328,9 +329,7 @@ class ReactorBase:
         and no fd and no child is left. Blocks until the child has exec'ed.
         """
         return spawn_process(
-            self._loop,
-            self._keep,
-            self._let_go,
+            self._keeper,
             processProtocol,
             executable,
             args,

@@ -37,12 +37,6 @@ from procreactor.transport.writer import StreamWriter
 __all__ = ["ChildTransport", "PTYProcess", "Process"]
 
 
-def _reason(status: ExitStatus) -> Failure:
-    if status.ok:
-        return Failure(ProcessDone(status.raw))
-    return Failure(ProcessTerminated(status.code, status.signal, status.raw))
-
-
 class ChildTransport:
     """What a child on pipes and a child on a terminal have in common."""
 
@@ -56,6 +50,9 @@ class ChildTransport:
     """The user's protocol; None once processEnded has been called."""
 
     _child: ChildProcess | TerminalChild
+
+    exited_already: type[Exception] = ProcessExitedAlready
+    """What `signalProcess` raises too late."""
 
     def __init__(self, proto: Any, on_over: Callable[[ChildTransport], object]) -> None:
         self.proto = proto
@@ -85,7 +82,7 @@ class ChildTransport:
         try:
             self._child.send_signal(number)
         except ProcessLookupError:
-            raise ProcessExitedAlready from None
+            raise self.exited_already from None
 
     def getHost(self) -> None:
         """A process has no address."""
@@ -131,7 +128,7 @@ class ChildTransport:
         """The child was reaped."""
         self.status = -1 if status.raw is None else status.raw
         self.rusage = status.usage
-        self._exit_reason = _reason(status)
+        self._exit_reason = self._reason(status)
         self._tell("processExited", self._exit_reason)
 
     def on_end(self, status: ExitStatus) -> None:
@@ -139,6 +136,12 @@ class ChildTransport:
         self._tell("processEnded", self._exit_reason)
         self.proto = None
         self._on_over(self)
+
+    def _reason(self, status: ExitStatus) -> Any:
+        """Return the Failure that tells how the child ended."""
+        if status.ok:
+            return Failure(ProcessDone(status.raw))
+        return Failure(ProcessTerminated(status.code, status.signal, status.raw))
 
     def _tell(self, method: str, *args: object) -> None:
         if self.proto is None:

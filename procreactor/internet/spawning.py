@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,16 +36,29 @@ from procreactor.transport.request import (
     plan_signals,
 )
 
-__all__ = ["spawn_process"]
+__all__ = ["Keeper", "spawn_process"]
 
 _ID_MAX = (1 << 32) - 2
 _FD_MAX = (1 << 31) - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Whose children they are: the loop that watches them, and who is told of each."""
+
+    loop: EventLoop
+    on_start: Callable[[ChildTransport], object]
+    """Told of a child that runs, before its connectionMade."""
+
+    on_over: Callable[[ChildTransport], object]
+    """Told of one whose end has been told, or that was let go of."""
+
+    on_pipes: type[Process] = Process
+    on_terminal: type[PTYProcess] = PTYProcess
+
+
 def spawn_process(
-    loop: EventLoop,
-    on_start: Callable[[ChildTransport], object],
-    on_over: Callable[[ChildTransport], object],
+    keeper: Keeper,
     processProtocol: Any,
     executable: Any,
     args: Any = (),
@@ -58,7 +72,7 @@ def spawn_process(
 ) -> Process | PTYProcess:
     """Start *executable* and return its transport, after connectionMade.
 
-    The arguments after *on_over* are those of `ReactorBase.spawnProcess`. TypeError and ValueError
+    The arguments after *keeper* are those of `ReactorBase.spawnProcess`. TypeError and ValueError
     come before any system call; SpawnError leaves no child, no fd and no callback.
     """
     if extras:
@@ -75,17 +89,17 @@ def spawn_process(
         spec.identity = resolve_identity(uid, gid)
     transport: Process | PTYProcess
     if usePTY:
-        transport = PTYProcess(loop, processProtocol, on_over)
+        transport = keeper.on_terminal(keeper.loop, processProtocol, keeper.on_over)
         start = partial(_start_on_pty, transport, spec, user_pty, extras.get("windowSize"))
     else:
-        transport = Process(loop, processProtocol, on_over)
+        transport = keeper.on_pipes(keeper.loop, processProtocol, keeper.on_over)
         start = partial(transport.start, spec)
     if extras.get("cgroup") is None:
         start()
     else:
         with _cgroup(extras["cgroup"]) as spec.cgroup_fd:
             start()
-    on_start(transport)
+    keeper.on_start(transport)
     transport.connect()
     return transport
 
@@ -108,7 +122,7 @@ def _check_extras(extras: Mapping[str, object]) -> None:
     for name in extras:
         if name in _EXTRAS:
             continue
-        known = [*list(inspect.signature(spawn_process).parameters)[3:-1], *_EXTRAS]
+        known = [*list(inspect.signature(spawn_process).parameters)[1:-1], *_EXTRAS]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
         raise TypeError(f"spawnProcess() got an unexpected keyword argument {name!r}{hint}")

@@ -29,7 +29,7 @@ from procreactor.errors import SpawnError, spawn_error
 from procreactor.kernel import dispositions
 from procreactor.model import ExitStatus, SpawnSpec
 
-__all__ = ["Child", "in_use"]
+__all__ = ["Child", "in_use", "open_exit_fd"]
 
 
 class _Ladder:
@@ -243,6 +243,23 @@ def _explain(error: SpawnError, spec: SpawnSpec) -> None:
         error.hint = "it is in no directory of PATH"
     elif os.path.exists(os.path.join(spec.cwd or b"", spec.candidates[0])):
         error.hint = "the file is there; its interpreter (the #! line) or loader is not"
+
+
+def open_exit_fd(pid: int) -> int:
+    """Return an fd that is readable once *pid*, a child that others started, has ended.
+
+    The caller closes it. For a child that nobody has reaped yet: the number must still be its own.
+    ProcessLookupError when it is no process; else SpawnError, as for a start.
+    """
+    if "pidfd" in in_use():
+        try:
+            return os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise spawn_error(error.errno or 0, "exit watch") from error
+    return _watch_by_thread(pid)
 
 
 def _watch_by_thread(pid: int) -> int:

@@ -137,18 +137,26 @@ class _Life:
             self._loop.unwatch(self._exit_watch)
             self._exit_watch = None
 
-    def _on_exit_ready(self, events: int) -> None:
+    def try_reap(self) -> bool:
+        """Reap the child and tell so, if it has ended; return whether it is reaped.
+
+        The loop does so by itself. ChildProcessError in a forked copy of the process.
+        """
         child = self._child
         if child is None or child.pid < 0:
-            return
+            return child is not None
         status = child.try_reap(self._loop.drop)
         if status is None:
-            self._unwatch_exit()
-            self._loop.call_later(_LOOK_AGAIN_S, self._watch_exit_again)
-            return
+            return False
         self._exit_watch = None
         self.status = status
         self._step(_REAPED)
+        return True
+
+    def _on_exit_ready(self, events: int) -> None:
+        if not self.try_reap():
+            self._unwatch_exit()
+            self._loop.call_later(_LOOK_AGAIN_S, self._watch_exit_again)
 
     def _watch_exit_again(self) -> None:
         if self._child is not None and self._child.pid >= 0 and self._exit_watch is None:
