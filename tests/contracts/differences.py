@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from contracts.judgement import Difference
 
-__all__ = ["DIFFERENCES", "TABLE"]
+__all__ = ["AS_TWISTED_WHEN_HOSTED", "DIFFERENCES", "TABLE"]
 
 
 @dataclass(frozen=True)
@@ -446,3 +446,26 @@ DIFFERENCES: Mapping[str, Mapping[str, Difference]] = {
 """The rows of `TABLE` by scenario and key."""
 
 assert len(DIFFERENCES) == sum(len(because.rows) for because in TABLE), "a scenario has two reasons"
+
+
+AS_TWISTED_WHEN_HOSTED = {
+    # The helpers of utils are Twisted's own.
+    *(
+        f"utils/a child that reads its input [{helper}]"
+        for helper in ("getProcessOutput", "getProcessValue", "getProcessOutputAndValue")
+    ),
+    "utils/a child that [getProcessOutputAndValue ends by a signal]",
+    "utils/a signal is something to catch",
+    "utils/args [str]",
+    "utils/stdinBytes that are no bytes",
+    # So is LineReceiver.
+    "lines/mixed in as the guide suggests",
+    # Twisted's reactor logs whatever a callback raises that it makes; spawnProcess is ours.
+    *(
+        f"order/what is no Exception [{kind} in {callback}]"
+        for kind in ("SystemExit", "KeyboardInterrupt")
+        for callback in TOLD
+        if callback != "connectionMade"
+    ),
+}
+"""The scenarios that say on our reactor for Twisted what they say on Twisted; others as ours."""

@@ -94,6 +94,7 @@ def _be_the_fork(one: Scenario, world: World, timeout_s: float, memory_fd: int) 
                 os.dup2(nothing.fileno(), standard_fd)
         # Ctrl-C works again, also where we are a shell's background job and born with it ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        world.enter()
         record = perform(one, world, timeout_s)
     except BaseException:
         record = {"crashed": traceback.format_exc()}

@@ -1,7 +1,8 @@
-"""The two libraries under one roof: the same names, out of either package.
+"""The libraries under one roof: the same names, out of either package.
 
 A scenario gets a `World` and takes from it all that it uses of the library under test, so that it
-runs unchanged on both. One process knows one world: reactors are global, and install themselves.
+runs unchanged on all: on ours, on Twisted, and on Twisted with our reactor under it. One process
+knows one world: reactors are global, and install themselves.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import logging
 from functools import cached_property
 from typing import Any
 
-__all__ = ["OURS", "THEIRS", "World"]
+__all__ = ["HOSTED", "OURS", "THEIRS", "World"]
 
 OURS = "procreactor"
 THEIRS = "twisted"
+HOSTED = "procreactor.hosts.twisted"
+"""Twisted's names, and its reactor with our children."""
 
 
 class World:
-    """The namespace of one package. The modules are Any: to the type checker they are strangers."""
+    """The namespace of one world. The modules are Any: to the type checker they are strangers."""
 
-    def __init__(self, package: str) -> None:
-        self.package = package
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.package = OURS if name == OURS else THEIRS
         self.defer = self._module("internet.defer")
         self.error = self._module("internet.error")
         self.interfaces = self._module("internet.interfaces")
@@ -31,6 +35,7 @@ class World:
         self.Failure = self._module("python.failure").Failure
         self._module("internet.epollreactor")  # made ready before the fork; installed by `reactor`
         self._module("internet.process")
+        self._host = importlib.import_module(HOSTED) if name == HOSTED else None
         self.logged: list[str] = []
         """What the library logged of exceptions: class and text of each."""
 
@@ -42,6 +47,11 @@ class World:
         else:
             logging.getLogger("procreactor").addHandler(_ErrorHandler(self.logged))
         return self._module("internet.reactor")
+
+    def enter(self) -> None:
+        """To be called in the fork, before a scenario is played."""
+        if self._host is not None:
+            self._host.install()
 
     def _module(self, name: str) -> Any:
         return importlib.import_module(f"{self.package}.{name}")

@@ -109,6 +109,7 @@ class HostedChildren:
         for transport in self._alive:
             reaping.unregister(transport)
         self._alive.clear()
+        self._own_starts.close()
         reactor = self._reactor
         reactor._internalReaders.discard(reader)
         if isinstance(reactor, EPollReactor):
@@ -136,7 +137,7 @@ class HostedChildren:
     ) -> HostedTransport:
         """Do as `procreactor.internet.base.ReactorBase.spawnProcess` does, extras included."""
         self.attach()
-        transport = spawn_process(
+        return spawn_process(  # type: ignore[return-value]  # the keeper's classes
             self._keeper,
             processProtocol,
             executable,
@@ -149,12 +150,10 @@ class HostedChildren:
             childFDs,
             **extras,
         )
-        assert isinstance(transport, HostedTransport)
-        reaping.register(transport)
-        return transport
 
     def _keep(self, transport: Any) -> None:
         self._alive[transport] = None
+        reaping.register(transport)
 
     def _let_go(self, transport: Any) -> None:
         self._alive.pop(transport, None)

@@ -8,6 +8,7 @@ the reactor's wait.
 
 from __future__ import annotations
 
+import inspect
 import signal
 import threading
 from typing import Any
@@ -67,6 +68,8 @@ class ProcreactorReactor(EPollReactor):
     def spawnProcess(self, *args: Any, **kwargs: Any) -> Any:
         """Start a child (`HostedChildren.spawn`): Twisted's arguments, and the house's more."""
         return self._procreactor_children.spawn(*args, **kwargs)
+
+    spawnProcess.__signature__ = inspect.signature(HostedChildren.spawn)  # type: ignore[attr-defined]
 
     def removeAll(self) -> list[Any]:
         """Remove and return all selectables, and the children, which are among them in Twisted."""

@@ -24,7 +24,6 @@ from zope.interface import implementer
 from procreactor.hosts.twisted import reaping
 from procreactor.internet.process import ChildTransport, Process, PTYProcess
 from procreactor.kernel.pipes import try_read
-from procreactor.kernel.ptys import PtyPair
 from procreactor.model import END, WOULD_BLOCK, ExitStatus, SpawnSpec
 from procreactor.transport.outbox import BytesLike
 from procreactor.transport.reader import StreamReader
@@ -97,7 +96,7 @@ class ChildPipe:
 
     def logPrefix(self) -> str:
         """Whom log lines are about."""
-        return f"{type(self.proc).__name__} {self.name}"
+        return f"{self.proc.twisteds_name} {self.name}"
 
 
 class HostedTransport(ChildTransport):
@@ -105,6 +104,9 @@ class HostedTransport(ChildTransport):
 
     lostProcess = 0
     """How much of the child is over; processEnded waits for all of it."""
+
+    twisteds_name = ""
+    """The class that a program takes it for, as `repr` says it."""
 
     exited_already = ProcessExitedAlready
     registered_pid: int | None = None
@@ -152,15 +154,19 @@ class HostedTransport(ChildTransport):
         """The reactor is being taken apart: close our ends."""
         self.disconnectAll()
 
+    def __repr__(self) -> str:
+        return f"<{self.twisteds_name} pid={self.pid} status={self.status}>"
+
     def logPrefix(self) -> str:
         """Whom log lines are about."""
         return type(self.proto).__name__ if self.proto is not None else type(self).__name__
 
 
-@implementer(IProcessTransport, IPushProducer, IConsumer)
+@implementer(IProcessTransport)
 class HostedProcess(HostedTransport, Process):
     """A child on pipes."""
 
+    twisteds_name = "Process"
     _pipes: dict[int, ChildPipe]
 
     def start(self, spec: SpawnSpec) -> None:
@@ -191,18 +197,12 @@ class HostedProcess(HostedTransport, Process):
     def _is_over(self) -> bool:
         return not self._pipes and self.lostProcess > 0
 
-    def stopProducing(self) -> None:
-        """Close standard input, output and error."""
-        self.loseConnection()
-
 
 @implementer(IProcessTransport, IPushProducer, IConsumer)
 class HostedPTYProcess(HostedTransport, PTYProcess):
     """A child on a pseudo terminal."""
 
-    def start(self, spec: SpawnSpec, pty: PtyPair) -> None:
-        """Run the program of *spec* on *pty*, which is taken over on success only."""
-        super().start(spec, pty)
+    twisteds_name = "PTYProcess"
 
     def on_pipe_lost(self, child_fd: int) -> None:
         """The terminal is closed; the protocol has no method for that."""
