@@ -249,7 +249,8 @@ def open_exit_fd(pid: int) -> int:
     """Return an fd that is readable once *pid*, a child that others started, has ended.
 
     The caller closes it. For a child that nobody has reaped yet: the number must still be its own.
-    ProcessLookupError when it is no process; else SpawnError, as for a start.
+    For none: ProcessLookupError, or an fd that is readable soon. Else SpawnError (EMFILE, ENFILE;
+    EAGAIN: no thread to be had).
     """
     if "pidfd" in in_use():
         try:

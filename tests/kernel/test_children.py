@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import resource
 import select
 import shutil
 import signal
@@ -530,6 +531,51 @@ def test_without_pidfds_and_without_room_for_their_substitute_nothing_is_left() 
         [sys.executable, "-c", NO_ROOM_TO_WATCH], env=env, capture_output=True, timeout=100
     )
     assert answer.returncode == 0, answer.stderr.decode()
+
+
+# --- children that others started -----------------------------------------------------------------
+
+
+def exit_fd_of_another_s_child() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "read word; exit 3"], stdin=subprocess.PIPE) as process:
+        fd = children.open_exit_fd(process.pid)
+        assert not select.select([fd], [], [], 0)[0]
+        assert process.stdin is not None
+        process.stdin.close()
+        assert select.select([fd], [], [], DEADLINE_S)[0], "the exit was not noticed"
+        assert process.wait() == 3  # which nobody else has taken
+        os.close(fd)
+
+
+def exit_fd_without_room() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "read word"], stdin=subprocess.PIPE) as process:
+        children.in_use()  # what asks the kernel itself has no part in this
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(SpawnError) as caught:
+                children.open_exit_fd(process.pid)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (caught.value.errno, caught.value.stage) == (errno.EMFILE, "exit watch")
+
+
+@pytest.mark.parametrize("function", [exit_fd_of_another_s_child, exit_fd_without_room])
+@pytest.mark.parametrize("disable", ["", "pidfd"])
+def test_the_exit_of_a_child_that_others_started(
+    function: Callable[[], None], disable: str
+) -> None:
+    alone(function, disable=disable)
+
+
+@has_pidfds
+def test_what_is_no_process_has_no_exit_fd() -> None:
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    with pytest.raises(ProcessLookupError):
+        children.open_exit_fd(process.pid)
 
 
 # --- the same scenario on every rung of the ladder ------------------------------------------------
