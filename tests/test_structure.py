@@ -111,6 +111,8 @@ def at(module: Module, line: int) -> str:
 
 FLOORS = {
     "__init__": 9,  # the face of the package: nobody inside may look at it
+    "__main__": 9,  # and its command line
+    "doctor": 9,
     "apps": 8,
     "hosts": 7,
     "internet": 6,

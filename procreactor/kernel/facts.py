@@ -1,0 +1,153 @@
+"""What this machine and its limits are: read, never changed.
+
+Sources: proc(5), getrlimit(2), pipe(7), epoll(7), cgroups(7). What cannot be read (no /proc, a
+sandbox) is None: unknown, which is not the same as unlimited.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+from procreactor.kernel import children
+
+__all__ = ["Cgroup", "Facts", "Limit", "read_facts"]
+
+UNLIMITED = resource.RLIM_INFINITY
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A soft and a hard limit; `UNLIMITED` is -1."""
+
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """The cgroup v2 that this process is in."""
+
+    directory: str
+    controllers: tuple[str, ...]
+    can_make_children: bool
+    """Whether this process may make a cgroup below."""
+
+    can_kill: bool
+    """Whether the kernel has cgroup.kill (Linux 5.14)."""
+
+    most_pids: int | None
+    """pids.max, None where it is none or unlimited."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that decides how children are made here, and how many."""
+
+    kernel: str
+    machine: str
+    python: str
+    uid: int
+    used: frozenset[str]
+    """The kernel features in use."""
+
+    disabled: frozenset[str]
+    """Those that PROCREACTOR_DISABLE switches off."""
+
+    open_files: Limit
+    processes: Limit
+    """RLIMIT_NPROC, which does not bind root."""
+
+    most_pids: int | None
+    """kernel.pid_max."""
+
+    most_threads: int | None
+    """kernel.threads-max."""
+
+    pipe_pages: int | None
+    """fs.pipe-user-pages-soft: above it, this user's new pipes have one page; 0: no limit."""
+
+    pipe_bytes: int | None
+    """fs.pipe-max-size."""
+
+    epoll_watches: int | None
+    """fs.epoll.max_user_watches."""
+
+    cgroup: Cgroup | None
+
+
+def read_facts() -> Facts:
+    """Return what is so now. Asks the kernel as the first spawn does, if there was none yet."""
+    names = os.environ.get("PROCREACTOR_DISABLE", "").split(",")
+    return Facts(
+        kernel=platform.release(),
+        machine=platform.machine(),
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        uid=os.geteuid(),
+        used=children.in_use(),
+        disabled=frozenset(name.strip() for name in names if name.strip()),
+        open_files=Limit(*resource.getrlimit(resource.RLIMIT_NOFILE)),
+        processes=Limit(*resource.getrlimit(resource.RLIMIT_NPROC)),
+        most_pids=_read_number("/proc/sys/kernel/pid_max"),
+        most_threads=_read_number("/proc/sys/kernel/threads-max"),
+        pipe_pages=_read_number("/proc/sys/fs/pipe-user-pages-soft"),
+        pipe_bytes=_read_number("/proc/sys/fs/pipe-max-size"),
+        epoll_watches=_read_number("/proc/sys/fs/epoll/max_user_watches"),
+        cgroup=_read_cgroup(),
+    )
+
+
+def _read(path: str | Path) -> str | None:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return None
+
+
+def _read_number(path: str | Path) -> int | None:
+    text = _read(path)
+    return int(text) if text is not None and text.strip().isdigit() else None
+
+
+def _read_cgroup() -> Cgroup | None:
+    mount = _find_mount(_read("/proc/self/mountinfo") or "")
+    name = _find_name(_read("/proc/self/cgroup") or "")
+    if mount is None or name is None:
+        return None
+    directory = Path(mount, name.lstrip("/"))
+    controllers = _read(directory / "cgroup.controllers")
+    if controllers is None:  # its cgroup lies outside of what is mounted here
+        return None
+    return Cgroup(
+        directory=str(directory),
+        controllers=tuple(controllers.split()),
+        can_make_children=os.access(directory, os.W_OK),
+        can_kill=_knows_kill(),
+        most_pids=_read_number(directory / "pids.max"),
+    )
+
+
+def _find_mount(mountinfo: str) -> str | None:
+    """Return where cgroup v2 is mounted, alone or beside v1."""
+    for line in mountinfo.splitlines():
+        fields, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            return fields.split()[4]
+    return None
+
+
+def _find_name(cgroups: str) -> str | None:
+    """Return the name of the cgroup v2 in the text of /proc/self/cgroup."""
+    for line in cgroups.splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    return None
+
+
+def _knows_kill() -> bool:
+    # The file itself is not there in the root cgroup.
+    major, minor = (int(part) for part in platform.release().split(".")[:2])
+    return (major, minor) >= (5, 14)
