@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 CORE := setup.py pyproject.toml procreactor/core/_build.py $(wildcard csrc/*.c csrc/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check-c sanitize lint types format bench bench-compare clean
+.PHONY: help demo test check-c sanitize proof lint types format bench bench-compare clean
 # One build at a time in one tree.
 .NOTPARALLEL:
 
@@ -28,6 +28,10 @@ $(VENV)/lint-ready: $(VENV)/built
 	$(PIP) --editable '.[lint]'
 	@touch $@
 
+$(VENV)/proof-ready: $(VENV)/built
+	$(PIP) --editable '.[proof]'
+	@touch $@
+
 $(VENV)/bench-ready: $(VENV)/built
 	$(PIP) --editable '.[bench]'
 	@touch $@
@@ -45,6 +49,9 @@ check-c: ## run the C core's own tests
 sanitize: ## run the C core's tests under ASan and UBSan
 	@.ci/preflight $(PYTHON)
 	$(MAKE) -C tests/c sanitize
+
+proof: $(VENV)/proof-ready ## run Twisted's own tests, on Twisted and on our reactor
+	$(BIN)/python -m tests.proof $(ARGS)
 
 lint: $(VENV)/lint-ready ## check style
 	$(BIN)/ruff check
