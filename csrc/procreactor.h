@@ -183,8 +183,20 @@ int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ou
 void pr_drop(int epoll_fd, int fd);
 
 /* Collect the exit of a child, without blocking.  1: *exit is written and the child is gone;
- * 0: it has not ended; -errno.  pidfd may be -1. */
+ * 0: it has not ended; -errno.  Only with 1 is *exit written to.  pidfd may be -1. */
 int pr_reap(int pidfd, int pid, struct pr_exit *exit);
+
+/* Do as pr_reap does for the child of a spawn; with 1, its pidfd is out of the set, closed, and -1. */
+int pr_reap_in(int epoll_fd, struct pr_result *child, struct pr_exit *exit);
+
+/* Close all that is open of our ends of a child's pipes (ours, as pr_spawn wrote it; those < 0 are not),
+ * if every one of them is at its end: nobody is left to write to it and nothing is unread, or nobody is left to
+ * read from it.  1: so it was; they are out of the epoll set, closed, and -1 in ours.  0: nothing has been done;
+ * also where there are more than 16, and after an error.  Never blocks, and reads nothing. */
+int pr_close_ended(int epoll_fd, int *ours, uint32_t count);
+
+/* Do as pr_drop does with the one of ours that is fd, which is -1 there from then on; nothing if none is. */
+void pr_close_ours(int epoll_fd, int *ours, uint32_t count, int fd);
 
 /* A child whose output is collected: two streams and an exit, in an epoll set together. */
 struct pr_gather {

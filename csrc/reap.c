@@ -66,17 +66,16 @@ static void write_wait_status(struct pr_exit *exit, int word)
 static int ask_pidfd(int pidfd, struct pr_exit *exit)
 {
     struct pr_pidfd_info info = {.mask = PR_PIDFD_INFO_EXIT};
-    memset(exit, 0, sizeof *exit);
     long result = pidfd < 0 ? -EBADF : sys_ioctl(pidfd, PR_PIDFD_GET_INFO, (long)&info);
     if (result == -ESRCH) {
         info.mask = PR_PIDFD_INFO_EXIT;
         result = sys_ioctl(pidfd, PR_PIDFD_GET_INFO, (long)&info);
     }
-    if (result < 0) /* no pidfd, or a kernel that does not keep the exit */
-        return 1;
-    if (!(info.mask & PR_PIDFD_INFO_EXIT))
+    if (result >= 0 && !(info.mask & PR_PIDFD_INFO_EXIT))
         return 0;
-    write_wait_status(exit, info.exit_code);
+    memset(exit, 0, sizeof *exit);
+    if (result >= 0) /* else no pidfd, or a kernel that does not keep the exit */
+        write_wait_status(exit, info.exit_code);
     return 1;
 }
 
@@ -104,6 +103,14 @@ int pr_reap(int pidfd, int pid, struct pr_exit *exit)
         return 0;
     write_exit(exit, &info, &usage);
     return 1;
+}
+
+int pr_reap_in(int epoll_fd, struct pr_result *child, struct pr_exit *exit)
+{
+    int reaped = pr_reap(child->pidfd, child->pid, exit);
+    if (reaped == 1)
+        pr_close_ours(epoll_fd, &child->pidfd, 1, child->pidfd);
+    return reaped;
 }
 
 int pr_wait_exit(int pid)

@@ -21,6 +21,7 @@ SOURCES = (
     "slots.c",
     "reap.c",
     "gather.c",
+    "hangup.c",
     "pty.c",
     "timer.c",
     "text.c",

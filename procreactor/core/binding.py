@@ -46,7 +46,6 @@ __all__ = [
     "ignored_signals",
     "open_pty",
     "open_timer",
-    "reap",
     "reserve",
     "send_signal",
     "set_timer",
@@ -70,6 +69,8 @@ _LAUNCHER = ffi.new("char[]", _launcher_path) if os.access(_launcher_path, os.X_
 
 _CLD_EXITED = 1
 _CLD_DUMPED = 3
+_NOT_REAPED = -1
+"""In pr_exit.code, which the kernel fills with CLD_EXITED ..., and the C core with 0."""
 
 # Constants of the module are looked up by cffi, which costs more than a global.
 _IDENTITY = lib.PR_FLAG_IDENTITY
@@ -93,7 +94,7 @@ class SpawnCall:
     an ``epoll_fd``, that set watches ``ours`` and ``pidfd``: read ends and pidfd for EPOLLIN.
     """
 
-    __slots__ = ("_ours", "_result", "_size", "epoll_fd", "ignored_signals")
+    __slots__ = ("_exit", "_ours", "_result", "_size", "epoll_fd", "ignored_signals")
 
     def __init__(self, redirects: int, epoll_fd: int = -1) -> None:
         self._size = redirects
@@ -104,11 +105,53 @@ class SpawnCall:
 
         self._result = ffi.new("struct pr_result *")
         self._result.pid = self._result.pidfd = -1
+        self._exit: Any = None
 
     def made(self) -> tuple[int, int, list[int]]:
         """Return pid, pidfd and ours in one go, after a start that succeeded."""
         result = self._result
         return result.pid, result.pidfd, ffi.unpack(self._ours, self._size)
+
+    def close_ended(self, epoll_fd: int) -> bool:
+        """Close all that is open of ours, and return True, if all of it is at its end.
+
+        Otherwise, or with more than 16 pipes, nothing is done. Reads nothing.
+        """
+        return bool(lib.pr_close_ended(epoll_fd, self._ours, self._size))
+
+    def close_ours(self, epoll_fd: int, fd: int) -> None:
+        """Take *fd* out of the epoll set and close it; nothing when it is not one of ours."""
+        lib.pr_close_ours(epoll_fd, self._ours, self._size, fd)
+
+    def reap(self, pidfd: int, pid: int) -> ExitStatus | None:
+        """Return how the child ended, or None while it runs; after a status the child is gone.
+
+        The status is empty when other code took it first (see `ExitStatus`). Never blocks. Once
+        reaped, the same again and again: what an interrupt kept from being told is not lost.
+        """
+        if not self.is_reaped and not _has_ended(lib.pr_reap(pidfd, pid, self._room_for_exit())):
+            return None
+        return _read_exit(self._exit)
+
+    def reap_in(self, epoll_fd: int) -> ExitStatus | None:
+        """Do as `reap` does; ``pidfd`` is then out of the epoll set, closed, and -1."""
+        if not self.is_reaped and not _has_ended(
+            lib.pr_reap_in(epoll_fd, self._result, self._room_for_exit())
+        ):
+            return None
+        return _read_exit(self._exit)
+
+    def _room_for_exit(self) -> Any:
+        if self._exit is None:
+            exit_ = ffi.new("struct pr_exit *")
+            exit_.code = _NOT_REAPED
+            self._exit = exit_
+        return self._exit
+
+    @property
+    def is_reaped(self) -> bool:
+        """Whether `reap` has reaped the child, be it that an interrupt kept it from telling."""
+        return self._exit is not None and self._exit.code != _NOT_REAPED
 
     @property
     def pid(self) -> int:
@@ -547,16 +590,10 @@ drop = lib.pr_drop
 """``drop(epoll_fd, fd)``: take *fd*, of the caller, out of the epoll set, and close it."""
 
 
-def reap(pidfd: int, pid: int) -> ExitStatus | None:
-    """Return how the child ended, or None while it runs; after a status the child is gone.
-
-    The status is empty when other code took it first (see `ExitStatus`). Never blocks.
-    """
-    exit_ = ffi.new("struct pr_exit *")
-    code = lib.pr_reap(pidfd, pid, exit_)
+def _has_ended(code: int) -> bool:
     if code < 0:
         raise OSError(-code, os.strerror(-code))
-    return _translate_exit(*_EXIT.unpack(ffi.buffer(exit_))) if code else None
+    return code > 0
 
 
 def _translate_exit(

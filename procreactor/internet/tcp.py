@@ -115,7 +115,7 @@ class _SocketReader(StreamReader):
     @property
     def listens(self) -> bool:
         """Whether an end would be noticed."""
-        return self._watch is not None
+        return self.watch is not None
 
     def on_ready(self, events: int) -> None:
         """Read once, and tell."""

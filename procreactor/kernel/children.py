@@ -115,6 +115,23 @@ class Child:
         self._call.ignored_signals = dispositions.ignored_until_begun()
         threads.submit(token, spec, self._call, keeps)
 
+    def close_ended_pipes(self, epoll_fd: int) -> bool:
+        """Close all that is open of ours, if all of it is at its end; return whether it was."""
+        return self._call.close_ended(epoll_fd)
+
+    def close_pipe(self, epoll_fd: int, fd: int) -> None:
+        """Take *fd* out of the epoll set and close it; nothing when it is not open, or not ours."""
+        self._call.close_ours(epoll_fd, fd)
+
+    def has_pipe(self, fd: int) -> bool:
+        """Whether *fd* is one of ours that is open."""
+        return fd >= 0 and fd in self._call.ours
+
+    @property
+    def is_reaped(self) -> bool:
+        """Whether `try_reap` has reaped the child, be it that an interrupt came out of it."""
+        return self._call.is_reaped
+
     @property
     def is_started(self) -> bool:
         """Whether there is a child that a spawn has made, and nobody has reaped."""
@@ -186,10 +203,23 @@ class Child:
     def try_reap(self, close: Callable[[int], object] = os.close) -> ExitStatus | None:
         """Return how the child ended, its fds closed by *close*; or None while it has not ended."""
         self._check_owner()
-        status = binding.reap(self.pidfd, self.pid)
+        status = self._call.reap(self.pidfd, self.pid)
         if status is not None:
             self.close(close)
             self.pid = -1
+        return status
+
+    def try_reap_in(self, epoll_fd: int) -> ExitStatus | None:
+        """Do as `try_reap` does; the fds are taken out of the epoll set before they are closed.
+
+        An interrupt loses nothing: after one, a second call returns what the first one would have.
+        """
+        if self.pidfd < 0 and not self.is_reaped:  # exit_fd is none of the C core's
+            return self.try_reap(partial(binding.drop, epoll_fd))
+        self._check_owner()
+        status = self._call.reap_in(epoll_fd)
+        if status is not None:
+            self.forget()
         return status
 
     def send_signal(self, number: int) -> None:
@@ -213,13 +243,13 @@ class Child:
         """Let go of the child's fds. The child itself runs on, unwatched; idempotent."""
         pidfd, exit_fd = self.pidfd, self._exit_fd
         self.pidfd = self._exit_fd = -1
-        if pidfd >= 0:
+        if pidfd >= 0 and self._call.pidfd == pidfd:  # else closed by a call that was interrupted
             close(pidfd)
         if exit_fd >= 0 and exit_fd != pidfd:
             close(exit_fd)
 
     def forget(self) -> None:
-        """Others have reaped the child, and closed its pidfd."""
+        """The child is reaped, and its pidfd closed."""
         self.pid = self.pidfd = self._exit_fd = -1
 
     def __del__(self) -> None:

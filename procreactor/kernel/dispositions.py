@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # no stub; signal's own wrapper is ten times slower
 import signal
-from itertools import repeat
-from operator import is_
 
 from procreactor.core import binding
 
@@ -43,10 +41,11 @@ _STANDARD = ((1 << 31) - 1) & ~sum(1 << (number - 1) for number in _FORCED)
 
 
 class _Known:
-    """What was learnt last; each entry is replaced in one step, because threads may race."""
+    """What was learnt last; `entry` is replaced in one step, because threads may race."""
 
     by_kernel = 0
-    entry: tuple[int, bytes, int] = (0, b"", 0)
+    entry: tuple[int, int, list[int], list[int]] = (0, 0, [], [])
+    """by_kernel as it was then; the set; which of it only Python's table has; which are not in."""
 
 
 def learn() -> None:
@@ -56,18 +55,32 @@ def learn() -> None:
 
 def ignored_now() -> int:
     """Return the set for a child that is started at once, bit n-1 for signal n; never 0."""
+    by_kernel, mask, by_python, others = _Known.entry
+    if (
+        by_kernel != _Known.by_kernel
+        or not by_kernel
+        # One pass in C: of all that is asked for a spawn, this is the longest list.
+        or _signal.SIG_IGN in map(_signal.getsignal, others)
+        or not all(map(_is_ignored, by_python))
+    ):
+        return _look_again()
+    return mask
+
+
+def _look_again() -> int:
     if not _Known.by_kernel:
         learn()
-    # Only whether each is ignored: the handlers themselves are not ours to keep alive.
-    table = bytes(map(is_, map(_signal.getsignal, _NUMBERS), repeat(_signal.SIG_IGN)))
     by_kernel = _Known.by_kernel
-    entry = _Known.entry
-    if entry[:2] != (by_kernel, table):
-        mask = by_kernel
-        for number, ignored in zip(_NUMBERS, table, strict=True):
-            mask |= ignored << (number - 1)
-        entry = _Known.entry = (by_kernel, table, mask)
-    return entry[2]
+    by_python = [number for number in _NUMBERS if _is_ignored(number)]
+    mask = by_kernel | sum(1 << (number - 1) for number in by_python)
+    others = [number for number in _NUMBERS if not mask >> (number - 1) & 1]
+    by_python = [number for number in by_python if not by_kernel >> (number - 1) & 1]
+    _Known.entry = (by_kernel, mask, by_python, others)
+    return mask
+
+
+def _is_ignored(number: int) -> bool:
+    return _signal.getsignal(number) is _signal.SIG_IGN
 
 
 def ignored_until_begun() -> int:
@@ -78,4 +91,4 @@ def ignored_until_begun() -> int:
     """
     if not _Known.by_kernel:
         learn()
-    return _Known.by_kernel | _Known.entry[2] | _STANDARD
+    return _Known.by_kernel | _Known.entry[1] | _STANDARD

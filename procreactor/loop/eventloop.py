@@ -32,7 +32,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from procreactor.core import binding
@@ -128,6 +128,14 @@ class EventLoop:
         watch = self._watches.pop(fd, None)
         if watch is not None:
             watch.retire()
+
+    def forget_all(self, watches: Iterable[Watch]) -> None:
+        """Tell none of *watches* any more; others see to their fds and the set. Idempotent."""
+        for watch in watches:
+            if watch.active:
+                watch.active = False
+                watch.on_ready = _tell_nobody
+                del self._watches[watch.fd]
 
     def drop(self, fd: int) -> None:
         """Close *fd*, which is the caller's, and tell its watch, if it has one, no more."""

@@ -31,7 +31,7 @@ from procreactor.loop.eventloop import EventLoop, Watch
 from procreactor.loop.sharing import SharedFd
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
 from procreactor.transport import lifecycle
-from procreactor.transport.lifecycle import Action, Event
+from procreactor.transport.lifecycle import Action, Event, State
 from procreactor.transport.outbox import BytesLike
 from procreactor.transport.reader import StreamReader
 from procreactor.transport.writer import StreamWriter
@@ -83,8 +83,8 @@ _LOST = ExitStatus()
 # Members of an Enum are looked up through its metaclass, which is dear in the hottest lines.
 _TELL_PIPE = Action.TELL_PIPE
 _TELL_EXIT = Action.TELL_EXIT
-_ONLY_TELL_PIPE = (_TELL_PIPE,)
-_PIPE_CLOSED = Event.PIPE_CLOSED
+_DRAINED = State.DRAINED
+_ENDED = State.ENDED
 _REAPED = Event.REAPED
 _LAST_PIPE_CLOSED = Event.LAST_PIPE_CLOSED
 _WE_READ = PipeEnd.WE_READ
@@ -99,7 +99,8 @@ class _Life:
         self._observer = observer
         self._child: Child | None = None
         self._exit_watch: Watch | None = None
-        self._state = lifecycle.State.RUNNING
+        self._state = State.RUNNING
+        self._exit_is_told = False
         self.status: ExitStatus | None = None
 
     @property
@@ -120,7 +121,7 @@ class _Life:
     @property
     def is_over(self) -> bool:
         """Whether the end has been told, or is being told."""
-        return self._state is lifecycle.State.ENDED
+        return self._state is _ENDED
 
     def send_signal(self, number: int) -> None:
         """Signal the child; ProcessLookupError once it is reaped, OSError (EINVAL, EPERM)."""
@@ -137,20 +138,30 @@ class _Life:
             self._loop.unwatch(self._exit_watch)
             self._exit_watch = None
 
+    def _forget_exit(self) -> None:
+        """Watch it no longer; it has been closed."""
+        if self._exit_watch is not None:
+            self._loop.forget_all((self._exit_watch,))
+            self._exit_watch = None
+
     def try_reap(self) -> bool:
         """Reap the child and tell so, if it has ended; return whether it is reaped.
 
         The loop does so by itself. ChildProcessError in a forked copy of the process.
         """
         child = self._child
-        if child is None or child.pid < 0:
+        if child is None or self.status is not None:
             return child is not None
-        status = child.try_reap(self._loop.drop)
-        if status is None:
-            return False
-        self._exit_watch = None
-        self.status = status
-        self._step(_REAPED)
+        try:
+            status = child.try_reap_in(self._loop.epoll_fd)
+            if status is None:
+                return False
+            self._forget_exit()
+            self.status = status
+            self._step(_REAPED)
+        except BaseException:
+            self._catch_up_soon()
+            raise
         return True
 
     def _on_exit_ready(self, events: int) -> None:
@@ -164,28 +175,44 @@ class _Life:
 
     def _step(self, event: Event, child_fd: int = -1) -> None:
         self._state, actions = lifecycle.step(self._state, event)
-        if actions == _ONLY_TELL_PIPE:  # three of a child's four events: nothing is due after it
-            self._observer.on_pipe_lost(child_fd)
-        else:
-            self._tell(actions, child_fd)
+        for action in actions:
+            if action is _TELL_PIPE:
+                self._observer.on_pipe_lost(child_fd)
+            elif action is _TELL_EXIT:
+                self._tell_exit()
+            else:
+                self._tell_end()
 
-    def _tell(self, actions: tuple[Action, ...], child_fd: int) -> None:
-        done = 0
+    def _tell_exit(self) -> None:
+        self._exit_is_told = True
+        self._observer.on_exit(self.status or _LOST)
+
+    def _tell_end(self) -> None:
+        # Let go of first: the two refer to each other, and children that end are many.
+        observer, self._observer = self._observer, _NOBODY
+        observer.on_end(self.status or _LOST)
+
+    def _catch_up_soon(self) -> None:
+        """KeyboardInterrupt leaves the turn; what is due comes in the next."""
+        self._loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Tell what has happened and has not been told; what was being told counts as told."""
+        child = self._child
+        if child is None:
+            return
         try:
-            for action in actions:
-                done += 1
-                if action is _TELL_PIPE:
-                    self._observer.on_pipe_lost(child_fd)
-                elif action is _TELL_EXIT:
-                    self._observer.on_exit(self.status or _LOST)
+            if child.is_reaped and self.status is None:
+                self.try_reap()
+            if self.status is not None and not self._exit_is_told:
+                if self._state in (State.RUNNING, State.DRAINED):
+                    self._step(_REAPED)
                 else:
-                    # Let go of first: the two refer to each other, and children that end are many.
-                    observer, self._observer = self._observer, _NOBODY
-                    observer.on_end(self.status or _LOST)
+                    self._tell_exit()
+            if self._state is _ENDED:
+                self._tell_end()
         except BaseException:
-            # KeyboardInterrupt leaves the turn; what is due comes in the next.
-            if actions[done:]:
-                self._loop.call_soon(self._tell, actions[done:], child_fd)
+            self._catch_up_soon()
             raise
 
 
@@ -222,13 +249,15 @@ class ChildProcess(_Life):
     def _adopt(self, child: Child, redirects: Iterable[Redirect]) -> None:
         loop, pipes, end_pipe = self._loop, self.pipes, self._end_pipe
         watch = loop.adopt if loop.epoll_fd >= 0 else loop.watch  # which refuses, once closed
-        on_data = self._observer.on_data
+        on_data, on_hangup = self._observer.on_data, self._end_all
         for redirect, fd in zip(redirects, child.ours, strict=True):
             source, child_fd = redirect.source, redirect.child_fd
             if source == _WE_READ:
-                pipes[child_fd] = StreamReader(loop, fd, child_fd, on_data, end_pipe, watch)
+                pipes[child_fd] = StreamReader(
+                    loop, fd, child_fd, on_data, end_pipe, watch, on_hangup
+                )
             elif source == _WE_WRITE:
-                pipes[child_fd] = StreamWriter(loop, fd, child_fd, end_pipe, watch)
+                pipes[child_fd] = StreamWriter(loop, fd, child_fd, end_pipe, watch, on_hangup)
         self._watch_exit(child, by_start=True)
         self._state = lifecycle.start(len(self.pipes))
         self._child = child
@@ -285,13 +314,74 @@ class ChildProcess(_Life):
             self._end_pipe(child_fd)
 
     def _end_pipe(self, child_fd: int) -> None:
-        pipe = self.pipes.pop(child_fd, None)
+        pipe = self.pipes.get(child_fd)
         if pipe is None:
             return
-        pipe.release()
-        self._loop.drop(pipe.fileno())
-        pipe.stop()
-        self._step(_PIPE_CLOSED if self.pipes else _LAST_PIPE_CLOSED, child_fd)
+        try:
+            if pipe.fileno() >= 0:
+                self._close(pipe)
+            del self.pipes[child_fd]
+            if self.pipes:
+                self._observer.on_pipe_lost(child_fd)  # all that lifecycle.TABLE has for it
+            else:
+                self._step(_LAST_PIPE_CLOSED, child_fd)
+        except BaseException:
+            self._catch_up_soon()
+            raise
+
+    def _close(self, pipe: StreamReader | StreamWriter) -> None:
+        pipe.finished = True
+        if pipe.grown:
+            pipe.release()
+        if pipe.watch is not None:
+            self._loop.forget_all((pipe.watch,))
+        if self._child is not None:
+            self._child.close_pipe(self._loop.epoll_fd, pipe.fileno())
+        pipe.note_closed()
+
+    def _end_all(self) -> bool:
+        """End all pipes at once and look for the exit, if all are at their end; else do nothing.
+
+        Not if one is paused, or was closed by the user, which is carried out in a turn of its own.
+        """
+        child, loop, pipes = self._child, self._loop, self.pipes
+        watches = [pipe.watch for pipe in pipes.values() if not pipe.grown]
+        if child is None or len(watches) < len(pipes) or None in watches:
+            return False
+        try:
+            if not child.close_ended_pipes(loop.epoll_fd):
+                return False
+            loop.forget_all(watches)
+            for pipe in pipes.values():
+                pipe.note_closed()
+            for child_fd in list(pipes):
+                self._end_pipe(child_fd)
+            if self._state is _DRAINED and self._exit_is_near():
+                self.try_reap()
+        except BaseException:
+            self._catch_up_soon()
+            raise
+        return True
+
+    def _exit_is_near(self) -> bool:
+        """Whether the exit of a child that closed all its pipes is watched, and worth a look."""
+        watch = self._exit_watch
+        return watch is not None and watch.active and self.pidfd is not None
+
+    def _catch_up(self) -> None:
+        child = self._child
+        if child is None:
+            return
+        try:
+            for child_fd, pipe in list(self.pipes.items()):
+                if pipe.finished or not child.has_pipe(pipe.fileno()):
+                    self._end_pipe(child_fd)
+            if not self.pipes and self._state in (State.RUNNING, State.EXITED):
+                self._state, _ = lifecycle.step(self._state, _LAST_PIPE_CLOSED)
+        except BaseException:
+            self._catch_up_soon()
+            raise
+        super()._catch_up()
 
 
 class TerminalChild(_Life):
@@ -375,4 +465,8 @@ class TerminalChild(_Life):
                 side.stop()
         os.close(self._master)
         self._master = -1
-        self._step(Event.LAST_PIPE_CLOSED, child_fd)
+        try:
+            self._step(_LAST_PIPE_CLOSED, child_fd)
+        except BaseException:
+            self._catch_up_soon()
+            raise

@@ -50,19 +50,21 @@ class StreamReader:
     """Tells *on_data* (key, bytes) as they come, and *on_end* (key) once, at the end.
 
     *watch* is ``loop.adopt`` for an fd that the loop's set has already; else ``loop.watch``.
+    *on_hangup* is asked first when the other side is gone; True: the owner has closed the fd.
     """
 
     __slots__ = (
         "_fd",
-        "_grown",
         "_heat",
         "_key",
         "_loop",
         "_on_data",
         "_on_end",
+        "_on_hangup",
         "_read_bytes",
-        "_watch",
         "finished",
+        "grown",
+        "watch",
     )
 
     def __init__(
@@ -73,24 +75,31 @@ class StreamReader:
         on_data: Callable[[int, bytes], object],
         on_end: Callable[[int], object],
         watch: Callable[[int, Callable[[int], object], int], Watch] | None = None,
+        on_hangup: Callable[[], bool] | None = None,
     ) -> None:
         self._loop = loop
         self._fd = fd
         self._key = key
         self._on_data = on_data
         self._on_end = on_end
+        self._on_hangup = on_hangup
         self._read_bytes = READ_SIZE_BYTES
         self._heat = 0
-        self._grown = False
+        self.grown = False
+        """Whether the pipe has been grown, and its share is to be given back."""
+
         self.finished = False
-        self._watch: Watch | None = (watch or loop.watch)(fd, self.on_ready, READ)
+        self.watch: Watch | None = (watch or loop.watch)(fd, self.on_ready, READ)
+        """None while it is paused, and once it is stopped."""
 
     def fileno(self) -> int:
-        """Our end."""
+        """Our end; -1 once it is closed."""
         return self._fd
 
     def on_ready(self, events: int) -> None:
         """Read once, and tell."""
+        if not events & READ and self._on_hangup is not None and self._on_hangup():
+            return
         data = try_read(self._fd, self._read_bytes)
         if data is END:
             self.finished = True
@@ -107,36 +116,43 @@ class StreamReader:
 
     def _warm_up(self) -> None:
         """Note a full read; grow the pipe of a stream that proves hot."""
-        if self._grown:  # and its heat is 0
+        if self.grown:  # and its heat is 0
             self._read_bytes = GROWN_BYTES
             return
         self._heat += _FULL_READ
         if self._heat >= _HOT:
-            self._grown = try_grow(self._fd) is not None
-            self._heat = 0 if self._grown else _REFUSED
+            self.grown = try_grow(self._fd) is not None
+            self._heat = 0 if self.grown else _REFUSED
 
     def pause(self) -> None:
         """Tell nothing until `resume`; nothing is lost. Idempotent."""
         self._heat = min(self._heat, 0)
-        if self._watch is not None:
-            self._loop.unwatch(self._watch)
-            self._watch = None
+        if self.watch is not None:
+            self._loop.unwatch(self.watch)
+            self.watch = None
 
     def resume(self) -> None:
         """Go on after `pause`. Idempotent; nothing after `stop`."""
-        if self._watch is None and not self.finished:
-            self._watch = self._loop.watch(self._fd, self.on_ready, READ)
+        if self.watch is None and not self.finished:
+            self.watch = self._loop.watch(self._fd, self.on_ready, READ)
 
     def release(self) -> None:
         """Give back the share of a grown pipe; before the close, as its number is the key."""
-        if self._grown:
-            self._grown = False
+        if self.grown:
+            self.grown = False
             forget_grown(self._fd)
+
+    def note_closed(self) -> None:
+        """The owner has closed the fd, and nobody watches it."""
+        self.finished = True
+        self._fd = -1
+        self.watch = None
 
     def stop(self) -> None:
         """Tell nothing any more; the fd may now be closed. Idempotent."""
         self.finished = True
-        self.release()
-        watch, self._watch = self._watch, None
+        if self.grown:
+            self.release()
+        watch, self.watch = self.watch, None
         if watch is not None:
             self._loop.unwatch(watch)

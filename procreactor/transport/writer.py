@@ -49,22 +49,23 @@ class StreamWriter:
 
     *on_congested* is told after a write that left more than HIGH_WATER_BYTES queued; *on_drained*
     when the queue has become empty, and returns whether more is coming, so that a close waits.
-    *watch* is as for `StreamReader`.
+    *watch* and *on_hangup* are as for `StreamReader`.
     """
 
     __slots__ = (
         "_fd",
-        "_grown",
         "_heat",
         "_key",
         "_loop",
         "_on_end",
+        "_on_hangup",
         "_outbox",
         "_settling",
-        "_watch",
         "finished",
+        "grown",
         "on_congested",
         "on_drained",
+        "watch",
     )
 
     def __init__(
@@ -74,22 +75,26 @@ class StreamWriter:
         key: int,
         on_end: Callable[[int], object],
         watch: Callable[[int, Callable[[int], object], int], Watch] | None = None,
+        on_hangup: Callable[[], bool] | None = None,
     ) -> None:
         self._loop = loop
         self._fd = fd
         self._key = key
         self._on_end = on_end
+        self._on_hangup = on_hangup
         self._outbox = Outbox()
         self._heat = 0
-        self._grown = False
+        self.grown = False
+        """As for `StreamReader`."""
+
         self._settling = False
         self.finished = False
         self.on_congested: Callable[[], object] | None = None
         self.on_drained: Callable[[], bool] | None = None
-        self._watch: Watch = (watch or loop.watch)(fd, self.on_ready, 0)
+        self.watch: Watch = (watch or loop.watch)(fd, self.on_ready, 0)
 
     def fileno(self) -> int:
-        """Our end."""
+        """Our end; -1 once it is closed."""
         return self._fd
 
     @property
@@ -148,7 +153,7 @@ class StreamWriter:
 
     def _wait_for_room(self) -> None:
         """Something is queued: go on when the fd takes more, and tell if it is much."""
-        self._loop.rewatch(self._watch, WRITE)
+        self._loop.rewatch(self.watch, WRITE)
         if self._outbox.size_bytes > HIGH_WATER_BYTES and self.on_congested is not None:
             self.on_congested()
 
@@ -170,12 +175,15 @@ class StreamWriter:
     def on_ready(self, events: int) -> None:
         """Write what the fd takes, and see to the close."""
         before_bytes = self._outbox.size_bytes
-        if events & (ERROR | HANGUP) or self._flush() is END:
+        if events & (ERROR | HANGUP):
+            if self._on_hangup is None or not self._on_hangup():
+                self._end()
+        elif self._flush() is END:
             self._end()
         elif self._outbox.is_empty:
-            self._loop.rewatch(self._watch, 0)
+            self._loop.rewatch(self.watch, 0)
             self._settle()
-        elif not self._grown:
+        elif not self.grown:
             self._feel(before_bytes - self._outbox.size_bytes)
 
     def _feel(self, flushed_bytes: int) -> None:
@@ -185,8 +193,8 @@ class StreamWriter:
         elif self._heat > 0:
             self._heat -= 1
         if self._heat >= _HOT:
-            self._grown = try_grow(self._fd) is not None
-            self._heat = 0 if self._grown else _REFUSED
+            self.grown = try_grow(self._fd) is not None
+            self._heat = 0 if self.grown else _REFUSED
 
     def _settle(self) -> None:
         """The queue is empty: ask for more, or else close if that was wanted."""
@@ -218,13 +226,22 @@ class StreamWriter:
 
     def release(self) -> None:
         """Give back the share of a grown pipe; before the close, as its number is the key."""
-        if self._grown:
-            self._grown = False
+        if self.grown:
+            self.grown = False
             forget_grown(self._fd)
+
+    def note_closed(self) -> None:
+        """The owner has closed the fd, and nobody watches it; what is queued is dropped."""
+        self.finished = True
+        self._fd = -1
+        if self._outbox.size_bytes:
+            self._outbox.clear()
 
     def stop(self) -> None:
         """Write nothing any more; what is queued is dropped. The fd may be closed. Idempotent."""
         self.finished = True
-        self.release()
-        self._loop.unwatch(self._watch)
-        self._outbox.clear()
+        if self.grown:
+            self.release()
+        self._loop.unwatch(self.watch)
+        if self._outbox.size_bytes:
+            self._outbox.clear()

@@ -52,7 +52,7 @@ def run(spec: SpawnSpec) -> tuple[bytes, ExitStatus]:
 def end(call: binding.SpawnCall) -> ExitStatus:
     """Wait for the child to end, and reap it."""
     binding.wait_exit(call.pid)
-    status = binding.reap(call.pidfd, call.pid)
+    status = call.reap(call.pidfd, call.pid)
     if call.pidfd >= 0:
         os.close(call.pidfd)
     assert status is not None
@@ -316,7 +316,7 @@ def test_strings_with_an_embedded_nul_do_not_become_two() -> None:
 
 
 def test_the_status_of_somebody_elses_child_is_empty() -> None:
-    assert binding.reap(-1, os.getppid()) == ExitStatus()
+    assert binding.SpawnCall(0).reap(-1, os.getppid()) == ExitStatus()
 
 
 def test_a_core_dump_is_told_apart_from_the_signal() -> None:

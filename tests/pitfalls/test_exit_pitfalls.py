@@ -273,13 +273,18 @@ def _room_for_children(wanted: int) -> int:
 def reaps_of_many(end: str) -> dict[str, Any]:
     """Run thousands of children, end one, then all at once; count who is asked for its end."""
     asked: list[int] = []
-    reap = binding.reap
+    reap, reap_in = binding.SpawnCall.reap, binding.SpawnCall.reap_in
 
-    def counted(pidfd: int, pid: int) -> Any:
+    def counted(call: binding.SpawnCall, pidfd: int, pid: int) -> Any:
         asked.append(pid)
-        return reap(pidfd, pid)
+        return reap(call, pidfd, pid)
 
-    binding.reap = counted
+    def counted_in(call: binding.SpawnCall, epoll_fd: int) -> Any:
+        asked.append(call.pid)
+        return reap_in(call, epoll_fd)
+
+    binding.SpawnCall.reap = counted  # type: ignore[method-assign]
+    binding.SpawnCall.reap_in = counted_in  # type: ignore[method-assign]
     count = _room_for_children(5000)
     exits: list[tuple[int | None, int | None]] = []
     theirs, ours = os.pipe()
