@@ -3,6 +3,7 @@
 cffi's own objects are opaque here: only core/binding.py may touch them.
 """
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 class _CData(Protocol):
@@ -10,6 +11,7 @@ class _CData(Protocol):
     def __setattr__(self, name: str, value: Any) -> None: ...
     def __getitem__(self, index: int | slice) -> Any: ...
     def __setitem__(self, index: int | slice, value: Any) -> None: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 class _FFI:
     NULL: _CData

@@ -110,7 +110,7 @@ class SpawnCall:
     def made(self) -> tuple[int, int, list[int]]:
         """Return pid, pidfd and ours in one go, after a start that succeeded."""
         result = self._result
-        return result.pid, result.pidfd, ffi.unpack(self._ours, self._size)
+        return result.pid, result.pidfd, list(self._ours)
 
     def close_ended(self, epoll_fd: int) -> bool:
         """Close all that is open of ours, and return True, if all of it is at its end.
@@ -166,7 +166,7 @@ class SpawnCall:
     @property
     def ours(self) -> list[int]:
         """Our pipe ends, in the order of the redirects."""
-        return ffi.unpack(self._ours, self._size)
+        return list(self._ours)
 
     def error(self, spec: SpawnSpec) -> SpawnError | None:
         """Why the start failed, or None when it did not."""
@@ -252,17 +252,12 @@ def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, object]:
     """Return the request for *spec*, and what is to live as long as the C core borrows it."""
     request = ffi.new("struct pr_request *")
     candidates, argv = _pack(spec.candidates), _pack(spec.argv)
-    field = request.candidates
-    field.bytes = candidates_buffer = ffi.from_buffer("char[]", candidates)
-    field.size = len(candidates)
-    field.count = len(spec.candidates)
-    field = request.argv
-    field.bytes = argv_buffer = ffi.from_buffer("char[]", argv)
-    field.size = len(argv)
-    field.count = len(spec.argv)
-    field = request.env
-    env = _envs.get(spec.env)
-    field.bytes, field.size, field.count = env
+    # A struct at once: cffi takes as long for each field that is set.
+    candidates_buffer = ffi.from_buffer("char[]", candidates)
+    request.candidates = candidates_buffer, len(candidates), len(spec.candidates)
+    argv_buffer = ffi.from_buffer("char[]", argv)
+    request.argv = argv_buffer, len(argv), len(spec.argv)
+    request.env = env = _envs.get(spec.env)
     redirects = _redirects.get(spec.redirects)
     request.child_fds, request.sources, request.fd_count, _ = redirects
     request.launcher = _LAUNCHER

@@ -131,11 +131,13 @@ class EventLoop:
 
     def forget_all(self, watches: Iterable[Watch]) -> None:
         """Tell none of *watches* any more; others see to their fds and the set. Idempotent."""
+        by_fd = self._watches
         for watch in watches:
             if watch.active:
-                watch.active = False
+                if by_fd.get(watch.fd) is watch:  # else forgotten before an interrupt
+                    del by_fd[watch.fd]
                 watch.on_ready = _tell_nobody
-                del self._watches[watch.fd]
+                watch.active = False
 
     def drop(self, fd: int) -> None:
         """Close *fd*, which is the caller's, and tell its watch, if it has one, no more."""
@@ -198,20 +200,22 @@ class EventLoop:
         if len(ready) == 1:
             # Most turns: no other event to be resolved before this one is told.
             [(fd, events)] = ready
-            self._tell(watches.get(fd) or self._stranger(fd), events)
+            watch = watches.get(fd) or self._stranger(fd)
+            if watch.active:
+                self._tell(watch, events)
             return
         for watch, events in [
             (watches.get(fd) or self._stranger(fd), events) for fd, events in ready
         ]:
-            self._tell(watch, events)
+            if watch.active:
+                self._tell(watch, events)
 
     def _tell(self, watch: Watch, events: int) -> None:
-        if watch.active:
-            on_ready = watch.on_ready
-            try:
-                on_ready(events)
-            except BaseException:
-                report_callback_error(_name(on_ready))
+        on_ready = watch.on_ready
+        try:
+            on_ready(events)
+        except BaseException:
+            report_callback_error(_name(on_ready))
 
     def _stranger(self, fd: int) -> Watch:
         """An event of an fd that nobody watches: its owner closed and reopened it unasked."""

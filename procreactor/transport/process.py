@@ -8,11 +8,20 @@ How the parts meet (CONTRIBUTING.md, The flows):
 - What ends (a pipe, the child) becomes an event of lifecycle.py, and its actions are told to the
   observer in their order. Nothing of this happens inside a call of the user's: closes are carried
   out in a later turn.
+- A child that ends hangs up all its pipes at once. At the first hang-up all are looked at in one C
+  call (csrc/hangup.c), and if each is at its end, all are closed in it, told, and the child is
+  reaped, in the order in which their events would have come. The call takes no data, and it reaps
+  nobody: until its exit is told, a child has its pid and can be signalled. A pipe that is paused,
+  grown, or has unread data leaves all to their events, one by one.
+- KeyboardInterrupt out of any of this is followed by `_catch_up` in the next turn, which tells what
+  the state says is due: closed fds make no events, so nothing else would. What was being told when
+  it struck counts as told.
 - The exit is noticed through the pidfd. One that polls readable while the child is not to be had
   (a traced zombie) is looked at again a little later, or the loop would spin.
 
-fds: ``ours`` are opened by the start and closed here, in one place, `_end_pipe`. A terminal's slave
-is the child's and closed after the start; the fds of the user (redirects >= 0) are never touched.
+fds: ``ours`` are opened by the start and closed here, one in `_close`, or all in `_end_all`. A
+terminal's slave is the child's and closed after the start; the fds of the user (redirects >= 0) are
+never touched.
 """
 
 from __future__ import annotations
@@ -320,14 +329,17 @@ class ChildProcess(_Life):
         try:
             if pipe.fileno() >= 0:
                 self._close(pipe)
-            del self.pipes[child_fd]
-            if self.pipes:
-                self._observer.on_pipe_lost(child_fd)  # all that lifecycle.TABLE has for it
-            else:
-                self._step(_LAST_PIPE_CLOSED, child_fd)
+            self._tell_pipe(child_fd)
         except BaseException:
             self._catch_up_soon()
             raise
+
+    def _tell_pipe(self, child_fd: int) -> None:
+        del self.pipes[child_fd]
+        if self.pipes:
+            self._observer.on_pipe_lost(child_fd)  # all that lifecycle.TABLE has for it
+        else:
+            self._step(_LAST_PIPE_CLOSED, child_fd)
 
     def _close(self, pipe: StreamReader | StreamWriter) -> None:
         pipe.finished = True
@@ -345,17 +357,21 @@ class ChildProcess(_Life):
         Not if one is paused, or was closed by the user, which is carried out in a turn of its own.
         """
         child, loop, pipes = self._child, self._loop, self.pipes
-        watches = [pipe.watch for pipe in pipes.values() if not pipe.grown]
-        if child is None or len(watches) < len(pipes) or None in watches:
-            return False
+        watches = []
+        for pipe in pipes.values():
+            watch = pipe.watch
+            if watch is None or not watch.active or pipe.grown:
+                return False
+            watches.append(watch)
         try:
-            if not child.close_ended_pipes(loop.epoll_fd):
+            if child is None or not child.close_ended_pipes(loop.epoll_fd):
                 return False
             loop.forget_all(watches)
             for pipe in pipes.values():
                 pipe.note_closed()
             for child_fd in list(pipes):
-                self._end_pipe(child_fd)
+                if child_fd in pipes:  # else told by a `let_go` of the one who was told before
+                    self._tell_pipe(child_fd)
             if self._state is _DRAINED and self._exit_is_near():
                 self.try_reap()
         except BaseException:

@@ -842,6 +842,43 @@ TEST_IN_MODES(any_call_of_a_gathering_may_fail, pidfds)
     sweep(&gathering, mode);
 }
 
+/* Nothing here is undone by a failure: it is put off, or done all the same. */
+static int hang_up_on_a_child(const struct mode *mode)
+{
+    struct pr_exit end;
+    struct watched watched;
+    scene_shell(&scene, mode, "exit 5");
+    scene_map(&scene, 0, PR_WE_WRITE);
+    scene.request.flags |= PR_FLAG_WATCH;
+    scene.request.epoll_fd = epoll_fd;
+    int code = scene_spawn(&scene);
+    if (code)
+        return code;
+    int waited = pr_wait_exit(scene.result.pid);
+    if (waited)
+        CHECK_INT(pr_wait_exit(scene.result.pid), 0);
+    int are_closed = pr_close_ended(epoll_fd, scene.ours, scene.request.fd_count);
+    CHECK_INT(scene.ours[0] < 0, are_closed);
+    CHECK_INT(scene.ours[1] < 0, are_closed);
+    for (int i = 0; i < 2; i++)
+        pr_close_ours(epoll_fd, scene.ours, scene.request.fd_count, scene.ours[i]);
+    int reaped = pr_reap_in(epoll_fd, &scene.result, &end);
+    if (reaped < 1)
+        CHECK_INT(pr_reap_in(epoll_fd, &scene.result, &end), 1);
+    CHECK_INT(scene.result.pidfd, -1);
+    CHECK(end.code == CLD_KILLED || end.status == 5 || end.status == 127);
+    list_watched(epoll_fd, &watched);
+    CHECK_INT(watched.count, 0);
+    return waited;
+}
+
+TEST_IN_MODES(any_call_of_a_hang_up_may_fail, pidfds)
+{
+    const struct act hanging_up = {prepare_epoll, hang_up_on_a_child, 0};
+    skip_unless_watched_are_listed();
+    sweep(&hanging_up, mode);
+}
+
 static int open_terminal(const struct mode *mode)
 {
     int stage, code = pr_open_pty(24, 80, terminal, &stage);

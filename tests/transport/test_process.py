@@ -6,12 +6,12 @@ import errno
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from alone import alone
+from observed import STANDARD, Observed, sh, watched_fds
 from programs_build import build_program
 from watched import watched_by_kernel
 
@@ -20,71 +20,12 @@ from procreactor.kernel import children
 from procreactor.kernel.poller import READ
 from procreactor.kernel.ptys import PtyPair, open_pty
 from procreactor.loop.eventloop import EventLoop
-from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
+from procreactor.model import PipeEnd, Redirect, SpawnSpec
 from procreactor.transport.process import ChildProcess, TerminalChild
 from procreactor.transport.reader import StreamReader
 from procreactor.transport.writer import StreamWriter
 
-DEADLINE_S = 30
-
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-
-STANDARD = (
-    Redirect(0, PipeEnd.WE_WRITE),
-    Redirect(1, PipeEnd.WE_READ),
-    Redirect(2, PipeEnd.WE_READ),
-)
-
-
-class Observed:
-    """An observer that writes all down, and the loop that its child lives in."""
-
-    def __init__(self) -> None:
-        self.loop = EventLoop()
-        self.told: list[tuple[Any, ...]] = []
-        self.data: dict[int, bytes] = {}
-        self.status: ExitStatus | None = None
-
-    def on_data(self, child_fd: int, data: bytes) -> None:
-        self.told.append(("data", child_fd))
-        self.data[child_fd] = self.data.get(child_fd, b"") + data
-
-    def on_pipe_lost(self, child_fd: int) -> None:
-        self.told.append(("pipe lost", child_fd))
-
-    def on_exit(self, status: ExitStatus) -> None:
-        self.told.append(("exit",))
-        self.status = status
-
-    def on_end(self, status: ExitStatus) -> None:
-        self.told.append(("end",))
-        assert status is self.status
-
-    @property
-    def ended(self) -> bool:
-        return ("end",) in self.told
-
-    def run_until(self, condition: Callable[[], object]) -> None:
-        end = time.monotonic() + DEADLINE_S
-        while not condition():
-            left_s = end - time.monotonic()
-            assert left_s > 0, self.told
-            self.loop.run_once(left_s)
-
-    def start(self, script: str, redirects: Sequence[Redirect] = STANDARD) -> ChildProcess:
-        child = ChildProcess(self.loop, self)
-        child.start(sh(script, redirects))
-        return child
-
-    def finish(self, script: str, redirects: Sequence[Redirect] = STANDARD) -> ChildProcess:
-        child = self.start(script, redirects)
-        self.run_until(lambda: self.ended)
-        return child
-
-
-def sh(script: str, redirects: Sequence[Redirect] = STANDARD) -> SpawnSpec:
-    env = [b"PATH=/usr/bin:/bin"]
-    return SpawnSpec([b"/bin/sh"], [b"sh", b"-c", script.encode()], env, redirects)
 
 
 @pytest.fixture
@@ -92,12 +33,6 @@ def seen() -> Iterator[Observed]:
     made = Observed()
     yield made
     made.loop.close()
-
-
-def watched_fds(loop: EventLoop) -> set[int]:
-    """What the loop watches; its own idea of it and the kernel's must be the same."""
-    assert set(loop._watches) == set(watched_by_kernel(loop.epoll_fd))
-    return set(loop._watches)
 
 
 # --- on pipes -------------------------------------------------------------------------------------
