@@ -58,6 +58,7 @@ class ChildTransport:
         self.proto = proto
         self._on_over = on_over
         self._gate: ProducerGate | None = None  # made for the first producer
+        self._exit_reason: Any = None
 
     def connect(self) -> None:
         """Give the user's protocol this transport: connectionMade has been called."""
@@ -133,7 +134,10 @@ class ChildTransport:
 
     def on_end(self, status: ExitStatus) -> None:
         """All is over."""
-        self._tell("processEnded", self._exit_reason)
+        reason = self._exit_reason
+        if reason is None:  # an interrupt came when the exit was being told
+            reason = self._reason(status)
+        self._tell("processEnded", reason)
         self.proto = None
         self._on_over(self)
 

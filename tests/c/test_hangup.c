@@ -170,6 +170,20 @@ TEST_BOTH_WAYS(one_that_was_closed_before_is_left_alone_though_its_number_is_ano
     reap_and_close(0);
 }
 
+TEST_BOTH_WAYS(one_that_somebody_closed_unasked_keeps_the_others)
+{
+    start(mode, "exit 0");
+    CHECK_INT(pr_wait_exit(scene.result.pid), 0);
+    int copy = dup(scene.ours[ERR]);
+    int fd = scene.ours[ERR];
+    pr_drop(set, fd);
+    must_do_nothing();
+    CHECK_INT(dup2(copy, fd), fd);
+    close(copy);
+    must_close(3);
+    reap_and_close(0);
+}
+
 TEST(more_pipes_than_there_is_room_for_are_left_to_be_closed_one_by_one)
 {
     int ours[17], other[17][2];

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from interrupted import interrupted_before
 from support import DEADLINE_S, Recorder, make_reactor, run_until
 
 from procreactor.internet.epollreactor import EPollReactor
+from procreactor.internet.process import ChildTransport
 from procreactor.python.failure import Failure
 
 ON_TERMINAL = [False, True]
@@ -102,6 +104,17 @@ def test_what_means_to_end_the_program_leaves_the_run(
     assert child.names[-1] == callback
     assert not caplog.records
     run_until(reactor, lambda: "processEnded" in child.names)
+
+
+def test_an_interrupt_just_before_an_exit_is_told_leaves_the_end_to_be_told(
+    reactor: EPollReactor,
+) -> None:
+    child = Recorder()
+    reactor.spawnProcess(child, "/bin/sh", ["sh", "-c", "exit 4"])
+    with interrupted_before(ChildTransport.on_exit, "self.status ="):
+        run_until(reactor, lambda: False)
+    run_until(reactor, lambda: "processEnded" in child.names)
+    assert child.reason.value.exitCode == 4
 
 
 # --- a producer that raises -----------------------------------------------------------------------

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from interrupted import interrupt_each_line, interrupted_before
-from observed import STANDARD, Observed, sh, watched_fds
-from watched import watched_by_kernel
+from observed import STANDARD, Observed, watched_fds
 
 from procreactor.core import binding
 from procreactor.kernel import children, pipes
@@ -260,13 +259,12 @@ def test_a_forked_copy_ends_its_pipes_and_reaps_nobody(seen: Asked) -> None:
     if copy == 0:
         code = 1
         try:
-            os.read(child.pipes[1].fileno(), 0)
             child.resume_reading()
             for _ in range(50):
                 seen.loop.run_once(0.1)
                 if not any(fd in child.pipes for fd in (1, 2)):
                     break
-            told = [one for one in seen.told if one[0] != "data"]
+            told = sorted(seen.told)
             code = 0 if told == [("pipe lost", 1), ("pipe lost", 2)] and child.pid else 2
         finally:
             os._exit(code)
@@ -283,49 +281,52 @@ def test_a_forked_copy_ends_its_pipes_and_reaps_nobody(seen: Asked) -> None:
 MODULES = [process, reader, writer, eventloop, children, binding]
 
 
-def at_most_one_is_missing(told: list[tuple[Any, ...]]) -> None:
-    """And none is told twice, or in another order."""
-    left = iter(ALL_TOLD)
-    assert all(one in left for one in told), told
-    assert len(told) >= len(ALL_TOLD) - 1, told
-
-
-def end_with_interrupts(seen: Asked) -> int:
+def interrupt_an_end(
+    seen: Asked, wanted: list[tuple[Any, ...]], end: Callable[[ChildProcess], object]
+) -> int:
+    """End a child once per line that runs for it; *wanted* is told, but for one at most."""
     current: list[ChildProcess] = []
-
-    def prepare_and_end() -> None:
-        current[0]._end_all()
+    redirects = STANDARD if len(wanted) > 2 else ()
 
     def make() -> None:
         seen.told.clear()
-        child = ChildProcess(seen.loop, seen)
-        child.start(sh("exit 3"))
-        wait_dead(child)
-        current[:] = [child]
+        current[:] = [seen.start("exit 3", redirects)]
+        wait_dead(current[0])
 
     def clean_up() -> None:
         for _ in range(3):
             seen.loop.run_once(0)
         child = current[0]
-        at_most_one_is_missing(seen.told)
+        left = iter(wanted)
+        assert all(one in left for one in seen.told), seen.told  # none twice, and in order
+        assert len(seen.told) >= len(wanted) - 1, seen.told
         assert child.is_over
         assert child.status is not None
         assert child.status.code == 3
         assert (child.pid, child.pidfd, child.pipes) == (None, None, {})
-        assert set(seen.loop._watches) == before == set(watched_by_kernel(seen.loop.epoll_fd))
+        assert watched_fds(seen.loop) == before
         make()
 
     before = watched_fds(seen.loop)
     make()
-    count = interrupt_each_line(MODULES, prepare_and_end, clean_up, set())
-    for _ in range(3):
-        seen.loop.run_once(0)
+    count = interrupt_each_line(MODULES, lambda: end(current[0]), clean_up, set())
+    seen.run_until(lambda: seen.ended)
     return count
 
 
 @has_pidfds
-def test_an_interrupt_at_any_line_loses_nothing_but_what_was_being_told(seen: Asked) -> None:
-    assert end_with_interrupts(seen) > 50
+def test_an_interrupt_at_any_line_of_an_end_loses_only_what_was_being_told(seen: Asked) -> None:
+    assert interrupt_an_end(seen, ALL_TOLD, lambda child: child._end_all()) > 50
+
+
+@has_pidfds
+def test_an_interrupt_at_any_line_of_a_reaping_loses_only_what_was_being_told(seen: Asked) -> None:
+    assert interrupt_an_end(seen, ALL_TOLD[3:], lambda child: child.try_reap()) > 20
+
+
+@has_pidfds
+def test_an_interrupt_at_any_line_of_the_end_of_one_pipe_loses_only_that(seen: Asked) -> None:
+    assert interrupt_an_end(seen, ALL_TOLD, lambda child: child._end_pipe(0)) > 10
 
 
 @has_pidfds
