@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import compare, plots, report, suite
 from benchmarks.model import Report
-from benchmarks.plan import libraries, workloads
+from benchmarks.plan import MEANINGS, libraries, workloads
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -44,7 +44,7 @@ def _list() -> None:
             print(f"    {'      ' if point.quick is None else 'quick '} {point.name}")
     print("libraries (--libraries):")
     for (kind, library), offer in suite.describe_all().items():
-        state = f"not installed: {offer.missing}" if offer.missing else ""
+        state = f"not installed: {offer.missing}" if offer.missing else MEANINGS.get(library, "")
         print(f"  {kind:6} {library:12} {state}".rstrip())
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from benchmarks.goals import Outcome, Reached, judge
 from benchmarks.model import Report, Result, Summary
-from benchmarks.plan import workloads
+from benchmarks.plan import MEANINGS, workloads
 
-__all__ = ["Table", "number", "render", "tables"]
+__all__ = ["Table", "meanings", "number", "render", "tables"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ def tables(report: Report) -> list[Table]:
     return made
 
 
+def meanings(report: Report) -> Iterator[str]:
+    """Yield a line for each library in *report* whose name needs one."""
+    present = {result.case.library for result in report.results}
+    for library, meaning in MEANINGS.items():
+        if library in present:
+            yield f"{library}: {meaning}."
+
+
 def _rows(
     results: Iterable[Result], points: Sequence[str], shown: Sequence[str]
 ) -> list[list[str]]:
@@ -124,6 +132,7 @@ def _heading(report: Report) -> Iterator[str]:
     yield f"{machine['python']}, {', '.join(packages)}"
     yield f"{machine['date']}, load before {machine['load_before'][0]}, {report.seconds:.0f} s"
     yield "Medians ± half the range of the middle half. Compare only within this run."
+    yield from meanings(report)
     if report.quick:
         yield "QUICK run: fewer points, one repeat or two, less work each: good for a look."
 

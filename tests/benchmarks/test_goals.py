@@ -77,6 +77,42 @@ def test_no_goal_is_there_twice() -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize(("hosted_us", "outcome"), [(200.0, Outcome.MET), (201.0, Outcome.NOT_MET)])
+def test_a_hosted_program_is_half_as_fast_again_as_on_twisteds_own_reactor(
+    hosted_us: float, outcome: Outcome
+) -> None:
+    (one,) = [one for one in GOALS if one.bottom == ref("hosted")]
+    run = report(rate("twisted", 300.0), rate("hosted", hosted_us))
+    assert judge(run, [one])[0].outcome is outcome
+
+
+@pytest.mark.parametrize("way", ["path", "pty"])
+def test_a_hosted_program_is_three_times_as_fast_where_twisted_forks(way: str) -> None:
+    point = f"fds, {way}, 10,000 fds"
+    (one,) = [one for one in GOALS if one.bottom == Ref("growth", point, "hosted", "empty_us")]
+    for theirs_us, outcome in ((600.0, Outcome.MET), (599.0, Outcome.NOT_MET)):
+        run = report(
+            result("growth", point, "twisted", {"empty_us": [theirs_us]}),
+            result("growth", point, "hosted", {"empty_us": [200.0]}),
+        )
+        assert judge(run, [one])[0].outcome is outcome
+
+
+def test_hosted_and_procreactor_are_held_to_the_same_flatness() -> None:
+    flat: dict[str, dict[str, float]] = {"procreactor": {}, "hosted": {}}
+    for one in GOALS:
+        if one.top.workload == "growth" and one.bottom is None:
+            assert (one.top.figure, one.side) == ("ratio", Bound.AT_MOST)
+            flat[one.top.library][one.top.point] = one.bound
+    plain_and_path = {
+        point: bound
+        for point, bound in flat["procreactor"].items()
+        if point.split(", ")[1] in ("plain", "path")
+    }
+    assert len(plain_and_path) == 6
+    assert flat["hosted"] == plain_and_path
+
+
 def test_as_fast_as_means_their_time_over_ours() -> None:
     slow, fast = (
         report(rate("procreactor", ours), rate("twisted", 400.0)) for ours in (200.0, 100.0)

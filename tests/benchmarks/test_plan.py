@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.goals import GOALS
 from benchmarks.model import Description, Point
-from benchmarks.plan import libraries, plan, workloads
+from benchmarks.plan import MEANINGS, ORDER, libraries, plan, workloads
 
 CAN = Description(frozenset({"spawn_many"}), frozenset({"plain"}))
 ABLE = {("spawn", "one"): CAN, ("spawn", "other"): CAN}
@@ -53,6 +54,42 @@ def test_other_kinds_and_other_libraries_are_not_asked() -> None:
     offers = {**ABLE, ("pipes", "one"): CAN}
     (planned,) = plan(workload(PLAIN), offers, quick=False, only=["one"])
     assert [(case.kind, case.library) for case in planned.cases] == [("spawn", "one")]
+
+
+def full_plan() -> set[tuple[str, str, str]]:
+    """Workload, point and library of a full run for root, with everything installed."""
+    able = Description(
+        frozenset(module.NEEDS for module in workloads().values()),
+        frozenset({"plain", "path", "identity", "pty"}),
+    )
+    planned = plan(workloads(), dict.fromkeys(libraries(), able), quick=False)
+    cases = [case for one in planned for case in one.cases]
+    return {(case.workload, case.point, case.library) for case in cases}
+
+
+def test_a_full_run_measures_all_that_goals_speak_of() -> None:
+    measured = full_plan()
+    refs = {ref for goal in GOALS for ref in (goal.top, goal.bottom) if ref is not None}
+    assert [ref for ref in refs if (ref.workload, ref.point, ref.library) not in measured] == []
+
+
+def test_hosted_grows_at_one_size_each_and_is_held_by_thousands() -> None:
+    hosted = {(workload, point) for workload, point, name in full_plan() if name == "hosted"}
+    assert {point.rpartition(", ")[2] for workload, point in hosted if workload == "growth"} == {
+        "2 GiB",
+        "10,000 fds",
+        "4,000 live",
+    }
+    for workload in ("exit_storm", "memory", "idle"):
+        points = [name for at, name in hosted if at == workload]
+        assert any(name.endswith("4,000 children") for name in points), workload
+
+
+def test_every_library_has_a_place_in_the_tables() -> None:
+    names = {library for _, library in libraries()}
+    assert names == set(ORDER)
+    assert len(names) == len(ORDER)
+    assert set(MEANINGS) <= names
 
 
 @pytest.mark.parametrize(("name", "module"), workloads().items())

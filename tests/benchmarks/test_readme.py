@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from made_up_reports import rate, report
 
+from benchmarks.goals import GOALS
+from benchmarks.model import Report
+from benchmarks.plan import libraries
 from benchmarks.readme import BEGIN, END, main, render, replaced
 
 TEXT = f"# A title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
@@ -67,3 +70,52 @@ def test_the_tables_have_the_figures_and_the_machine() -> None:
     assert "| procreactor | 125 ±1 |" in text
     assert "| trio | 456 |" in text
     assert "a CPU, 2 CPUs, Linux 6.1" in text
+
+
+HOSTED_GOALS = [
+    one.measure
+    for one in GOALS
+    if "hosted" in {ref.library for ref in (one.top, one.bottom) if ref is not None}
+]
+
+
+def rows_of_hosted_goals(run: Report) -> list[str]:
+    rows = [line.split("|") for line in render(run).splitlines() if line.startswith("| ")]
+    return [row[-2].strip() for row in rows if row[1].strip() in HOSTED_GOALS]
+
+
+def test_a_library_has_its_row_its_meaning_and_its_goals() -> None:
+    run = report(rate("hosted", 200.0), rate("twisted", 400.0))
+    text = render(run)
+    assert "\nhosted: Twisted, on procreactor's reactor.\n" in text
+    assert "\n| hosted | 200 |\n" in text
+    assert "16 at once | twisted / hosted | >= 1.5 | 2 |  |\n" in text
+    assert len(rows_of_hosted_goals(run)) == len(HOSTED_GOALS)
+
+
+def test_of_a_library_that_a_run_did_not_know_nothing_is_told() -> None:
+    run = report(rate("procreactor", 200.0), rate("twisted", 400.0))
+    assert "hosted" not in render(run)
+    assert rows_of_hosted_goals(run) == []
+    assert "| twisted / procreactor | >= 3.3 | 2 | NOT met |" in render(run)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        {"missing": {"hosted": "No module named 'twisted'"}},
+        {"failed": {"spawn_rate: tiny, 16 at once: hosted": "died"}},
+        {"left_out": {"growth: fds, path, 10,000 fds: hosted": "it has no way 'path'"}},
+    ],
+)
+def test_the_goals_of_a_library_that_gave_no_figure_are_not_run(
+    word: dict[str, dict[str, str]],
+) -> None:
+    others = report(
+        *(rate(name, 400.0) for name in {name for _, name in libraries()} - {"hosted"}), **word
+    )
+    assert rows_of_hosted_goals(others) == ["not run"] * len(HOSTED_GOALS)
+
+
+def test_the_tables_of_the_readme_are_those_of_the_kept_result() -> None:
+    assert main(["--check"]) == 0

@@ -53,6 +53,11 @@ def test_what_is_missing_or_failed_is_told_by_name_and_reason() -> None:
     assert "another case: it died" in text
 
 
+def test_a_name_that_leaves_it_open_is_explained_where_it_occurs() -> None:
+    assert "hosted: Twisted, on procreactor's reactor." in render(report(rate("hosted", 1.0)))
+    assert "hosted: " not in text_of(report(rate("twisted", 1.0)))
+
+
 def test_a_quick_run_says_so() -> None:
     assert "QUICK" in text_of(report(rate("trio", 1.0), quick=True))
     assert "QUICK" not in text_of(report(rate("trio", 1.0)))

@@ -14,8 +14,8 @@ import pytest
 from benchmarks.build import ROOT
 from benchmarks.plan import workloads
 
-EVERY = ("procreactor", "twisted", "asyncio", "subprocess", "posix_spawn", "limit1", "limit2")
-LOOPS = ("procreactor", "twisted", "asyncio")
+LOOPS = ("procreactor", "hosted", "twisted", "asyncio")
+EVERY = (*LOOPS, "subprocess", "posix_spawn", "limit1", "limit2")
 HOLDERS = (*LOOPS, "subprocess")
 
 
@@ -40,6 +40,9 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("growth", "limit1", SMALL_MEMORY),
     ("growth", "procreactor", growth("fds", 10, "path")),
     ("growth", "procreactor", growth("fds", 10, "pty")),
+    ("growth", "hosted", SMALL_MEMORY),
+    ("growth", "hosted", growth("fds", 10, "path")),
+    ("growth", "hosted", growth("fds", 10, "pty")),
     ("growth", "subprocess", growth("fds", 10, "path")),
     *(("exit_storm", library, {"count": 5, "rounds": 2}) for library in HOLDERS),
     *(("idle", library, {"count": 3, "seconds": 0.1}) for library in LOOPS),
@@ -47,6 +50,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     *(("stall", library, {"delay_ms": 0, "count": 3}) for library in (*LOOPS, "batch")),
     ("import_time", "procreactor", {"what": "package", "runs": 2}),
     ("import_time", "procreactor", {"what": "reactor", "runs": 2}),
+    ("import_time", "hosted", {"what": "package", "runs": 2}),
+    ("import_time", "hosted", {"what": "reactor", "runs": 2}),
 ]
 
 
@@ -79,7 +84,7 @@ def test_a_workload_gives_its_figures(workload: str, library: str, params: dict[
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another user")
-@pytest.mark.parametrize("library", ["procreactor", "twisted", "subprocess"])
+@pytest.mark.parametrize("library", ["procreactor", "hosted", "twisted", "subprocess"])
 def test_the_way_identity_is_measured_by_root(library: str) -> None:
     answer = ask("spawn", library, "growth", json.dumps(growth("fds", 10, "identity")))
     assert answer["figures"]["empty_us"] > 0
@@ -129,8 +134,44 @@ def test_a_stall_at_a_slow_file_is_measured_where_mounts_are_possible() -> None:
     assert set(answer) in ({"figures"}, {"skipped"})
 
 
+WHO_STARTED = """
+import sys
+import benchmarks.adapters.spawn.{library} as adapter
+from benchmarks.build import target
+from twisted.internet import process, protocol, reactor
+with_protocols_of = adapter._spawner._base
+assert with_protocols_of is protocol.ProcessProtocol, with_protocols_of
+assert adapter._spawner.reactor is reactor, reactor
+held = adapter.hold([target('hold')], 1)
+(child,) = process.reapProcessHandlers.values()
+held.end_all()
+ours = [name for name in sys.modules if name.split('.')[0] == 'procreactor']
+print(type(reactor).__module__, type(child).__module__, len(ours) > 0)
+"""
+
+
 @pytest.mark.parametrize(
-    "library", ["procreactor", "batch", "twisted", "asyncio", "subprocess", "limit1"]
+    ("library", "names"),
+    [
+        ("twisted", "twisted.internet.epollreactor twisted.internet.process False"),
+        ("hosted", "procreactor.hosts.twisted.reactor procreactor.hosts.twisted.transports True"),
+    ],
+)
+def test_hosted_and_twisted_differ_in_the_reactor_alone(library: str, names: str) -> None:
+    code = WHO_STARTED.format(library=library)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == (names, "")
+
+
+@pytest.mark.parametrize(
+    "library", ["procreactor", "batch", "hosted", "twisted", "asyncio", "subprocess", "limit1"]
 )
 def test_a_child_that_fails_is_no_measurement(library: str) -> None:
     code = (
@@ -148,12 +189,12 @@ def test_a_child_that_fails_is_no_measurement(library: str) -> None:
 def test_held_children_live_until_they_are_ended() -> None:
     code = (
         "import os, pathlib\n"
-        "from benchmarks.adapters.spawn import _bare, procreactor, subprocess\n"
+        "from benchmarks.adapters.spawn import _bare, hosted, procreactor, subprocess\n"
         "from benchmarks.build import target\n"
         "def children():\n"
         "    path = pathlib.Path(f'/proc/self/task/{os.getpid()}/children')\n"
         "    return len(path.read_text().split())\n"
-        "for hold in (procreactor.hold, subprocess.hold, _bare.BareHeld):\n"
+        "for hold in (procreactor.hold, hosted.hold, subprocess.hold, _bare.BareHeld):\n"
         "    held = hold([target('hold')], 3)\n"
         "    assert children() == 3, hold\n"
         "    held.end_all()\n"
