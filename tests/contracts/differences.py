@@ -460,12 +460,11 @@ AS_TWISTED_WHEN_HOSTED = {
     "utils/stdinBytes that are no bytes",
     # So is LineReceiver.
     "lines/mixed in as the guide suggests",
-    # Twisted's reactor logs whatever a callback raises that it makes; spawnProcess is ours.
+    # On Twisted's reactor whatever a callback raises is logged, and nothing ends by it.
     *(
         f"order/what is no Exception [{kind} in {callback}]"
         for kind in ("SystemExit", "KeyboardInterrupt")
         for callback in TOLD
-        if callback != "connectionMade"
     ),
 }
 """The scenarios that say on our reactor for Twisted what they say on Twisted; others as ours."""

@@ -87,11 +87,11 @@ class HostedChildren:
         _log_to_twisted()
         self._reactor = reactor
         self.loop = EventLoop()
-        self._own_starts = reaping.OwnStarts(reactor, self.loop)
         self._reader: _LoopReader | None = None
         self._pid = -1
         self._alive: dict[HostedTransport, None] = {}
         self._keeper = Keeper(self.loop, self._keep, self._let_go, HostedProcess, HostedPTYProcess)
+        self._own_starts = reaping.OwnStarts(reactor, self.loop, self.attach)
 
     def attach(self) -> None:
         """Let the reactor watch our loop, if it does not yet in this process."""

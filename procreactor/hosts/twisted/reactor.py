@@ -46,7 +46,10 @@ class _Signals:
         self._base.uninstall()
         before, self._wakeup_before = self._wakeup_before, None
         if before is not None and threading.current_thread() is threading.main_thread():
-            signal.set_wakeup_fd(before)
+            try:
+                signal.set_wakeup_fd(before)
+            except (OSError, ValueError):  # closed in between
+                signal.set_wakeup_fd(-1)
 
 
 class ProcreactorReactor(EPollReactor):
@@ -100,8 +103,10 @@ def patch(reactor: Any) -> None:
     reactor.addSystemEventTrigger("before", "startup", children.attach)
     reactor.addSystemEventTrigger("during", "shutdown", children.disconnect_all)
     reactor._signalsFactory = lambda: _Signals(reactor, children.loop)
-    if reactor.running and reactor._installSignalHandlers:
-        # Twisted's handler is there already. Its end is also that of the handlers, in this order.
-        reactor._signals.uninstall()
+    if reactor._started and reactor._installSignalHandlers:
+        # It has made its handling of signals already, and installed it if it runs.
+        if reactor.running:
+            reactor._signals.uninstall()
         reactor._signals = _Signals(reactor, children.loop)
-        reactor._signals.install()
+        if reactor.running:
+            reactor._signals.install()

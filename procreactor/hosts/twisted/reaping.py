@@ -15,6 +15,7 @@ are seen to end in any thread.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from twisted.internet import process  # by its name: tests and programs replace its attributes
@@ -67,10 +68,14 @@ def unregister(transport: _Ours) -> None:
 
 
 class OwnStarts:
-    """The children on one reactor that Twisted's own classes started: told of their ends here."""
+    """The children on one reactor that Twisted's own classes started: told of their ends here.
 
-    def __init__(self, reactor: Any, loop: EventLoop) -> None:
+    *attach* sees to it that the reactor watches the loop, also in a forked copy.
+    """
+
+    def __init__(self, reactor: Any, loop: EventLoop, attach: Callable[[], object]) -> None:
         self._loop = loop
+        self._attach = attach
         self._fds: set[int] = set()
         setattr(reactor, _HOME, self)
         _wrap_registration()
@@ -82,6 +87,7 @@ class OwnStarts:
         """Let *handler* reap its child, *pid*, when that has ended."""
         if not _is_listed(pid, handler):
             return
+        self._attach()
         try:
             fd = open_exit_fd(pid)
         except ProcessLookupError:

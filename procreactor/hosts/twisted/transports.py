@@ -8,11 +8,15 @@ Beyond what the transports of procreactor/internet/process.py do, programs writt
   program that replaces it on the instance decides when;
 - `reapProcess`, which whoever walks ``reapProcessHandlers`` calls;
 - `connectionLost`, for who takes a reactor apart and finds the child among its selectables.
+
+What a protocol raises is logged, SystemExit and KeyboardInterrupt too, as Twisted does: its reactor
+ends by a signal's handler or by `stop`, and by no exception.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IConsumer, IProcessTransport, IPushProducer
@@ -99,6 +103,13 @@ class ChildPipe:
         return f"{self.proc.twisteds_name} {self.name}"
 
 
+def _call_logged(proto: Any, method: str, *args: object) -> None:
+    try:
+        getattr(proto, method)(*args)
+    except BaseException:
+        log.err(None, f"while calling {method}:")
+
+
 class HostedTransport(ChildTransport):
     """What a child on pipes and one on a terminal have in common."""
 
@@ -128,6 +139,21 @@ class HostedTransport(ChildTransport):
         """All is over; the protocol knows it already, unless the program holds that back."""
         self._on_over(self)
 
+    def on_data(self, child_fd: int, data: bytes) -> None:
+        """The child wrote."""
+        try:
+            self.proto.childDataReceived(child_fd, data)
+        except BaseException:
+            log.err(None, "while calling childDataReceived:")
+            self._close_stream(child_fd)
+
+    def _close_stream(self, child_fd: int) -> None:
+        raise NotImplementedError
+
+    def _tell(self, method: str, *args: object) -> None:
+        if self.proto is not None:
+            _call_logged(self.proto, method, *args)
+
     def _after_loss(self) -> None:
         try:
             self.maybeCallProcessEnded()
@@ -137,8 +163,8 @@ class HostedTransport(ChildTransport):
     def maybeCallProcessEnded(self) -> None:
         """Tell processEnded, once, when the child is reaped and all its pipes are closed."""
         if self.proto is not None and self._is_over():
-            self._tell("processEnded", self._reason(self._child.status or ExitStatus()))
-            self.proto = None
+            proto, self.proto = self.proto, None
+            _call_logged(proto, "processEnded", self._reason(self._child.status or ExitStatus()))
 
     def _is_over(self) -> bool:
         raise NotImplementedError
@@ -184,8 +210,11 @@ class HostedProcess(HostedTransport, Process):
     def on_pipe_lost(self, child_fd: int) -> None:
         """A pipe is closed."""
         self._pipes.pop(child_fd, None)
-        super().on_pipe_lost(child_fd)
-        self._after_loss()
+        if child_fd == 0:
+            self._stop_producer()
+        self._tell("childConnectionLost", child_fd)
+        if not self._pipes or "maybeCallProcessEnded" in self.__dict__:
+            self._after_loss()  # else it has nothing to tell, three times per child
 
     def maybeCallProcessEnded(self) -> None:
         """Tell processEnded, once, when the child is reaped and all its pipes are closed."""
@@ -195,7 +224,10 @@ class HostedProcess(HostedTransport, Process):
             super().maybeCallProcessEnded()
 
     def _is_over(self) -> bool:
-        return not self._pipes and self.lostProcess > 0
+        return not self._pipes
+
+    def _close_stream(self, child_fd: int) -> None:
+        self._child.close_pipe(child_fd)
 
 
 @implementer(IProcessTransport, IPushProducer, IConsumer)
@@ -212,6 +244,9 @@ class HostedPTYProcess(HostedTransport, PTYProcess):
 
     def _is_over(self) -> bool:
         return self.lostProcess > 1  # the terminal, and the child
+
+    def _close_stream(self, child_fd: int) -> None:
+        self._child.close()
 
     def doRead(self) -> Exception | None:
         """Read once, now, and tell the protocol."""
