@@ -139,6 +139,9 @@ import sys
 
 import beside
 
+def annotated(value: int):
+    assert False, "not called"
+
 print(json.dumps({
     "argv": sys.argv,
     "path": sys.path,
@@ -148,6 +151,8 @@ print(json.dumps({
     "module": __spec__ and __spec__.name,
     "is main": vars(sys.modules["__main__"]) is globals(),
     "beside": beside.__file__,
+    "annotation": str(annotated.__annotations__["value"]),
+    "variables": sorted({*vars(sys.modules["__main__"])} - {"__annotations__"}),
 }))
 """
 
