@@ -84,13 +84,14 @@ def test_the_demo_goes_on_without_gpg_and_fortune_and_names_their_packages(tmp_p
     assert done.stdout.endswith("All went well.\n")
 
 
-def test_the_program_in_readme_runs() -> None:
+def test_the_programs_in_readme_run() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
+    said = []
     for block in blocks:
-        done = run(sys.executable, "-c", block)
-        assert done.returncode == 0, done.stderr
-        assert "sorted: [b'apple', b'fig', b'pear']" in done.stdout
+        done = run(sys.executable, "-W", "error", "-c", block)
+        assert (done.returncode, done.stderr) == (0, "")
+        said.append(done.stdout)
+    assert "sorted: [b'apple', b'fig', b'pear']" in said[0]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mounts import needs_mounts, private_mounts, unmount
 from seccomp import Call, deny, needs_seccomp, supervised
-from support import PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
+from support import DEADLINE_S, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
 from ways import WAYS, finish_on, on_every_way, on_way, spawn_on
 
 from procreactor.errors import SpawnError
@@ -559,6 +559,13 @@ def spawn_if_there_is_room(
     return ""
 
 
+def join_waiting_threads() -> None:
+    """Where there are no pidfds: each closes the fd that it has told by as the last that it does."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("procreactor-wait-"):
+            thread.join(DEADLINE_S)
+
+
 def without_room(way: str, childFDs: Mapping[int, int] | None = None) -> list[str]:
     """The stages at which a spawn was refused, with room for no fd, for one, for two ..."""
     kwargs = {} if childFDs is None else {"childFDs": childFDs}
@@ -572,6 +579,7 @@ def without_room(way: str, childFDs: Mapping[int, int] | None = None) -> list[st
             else:
                 run_until(reactor, has_ended(child))
                 assert child.reason.value.exitCode == 0
+                join_waiting_threads()
             assert own_table() == before
             assert no_child_is_left()
         # Want of room teaches nothing: the way that is taken now is the best one still.

@@ -94,7 +94,7 @@ def _run_file(program: str, arguments: Sequence[str]) -> None:
     main.__loader__ = SourceFileLoader("__main__", file)
     vars(main)["__cached__"] = None
     with io.open_code(file) as source:
-        code = compile(source.read(), file, "exec")
+        code = compile(source.read(), file, "exec", dont_inherit=True)
     exec(code, vars(main))
 
 
