@@ -560,7 +560,7 @@ def spawn_if_there_is_room(
 
 
 def join_waiting_threads() -> None:
-    """Where there are no pidfds: each closes the fd that it has told by as the last that it does."""
+    """Where there are no pidfds: each closes its copy of the fd after it has told the end by it."""
     for thread in threading.enumerate():
         if thread.name.startswith("procreactor-wait-"):
             thread.join(DEADLINE_S)
