@@ -367,25 +367,38 @@ def wait_until_asleep(thread_id: int) -> None:
         in_a_row = in_a_row + 1 if state == "S" else 0
 
 
-def be_stopped_by_another_threads_signal(kind: str, moment: str) -> list[Any]:
+def run_until_another_threads_signal(
+    reactor: Any, when_running: Callable[[Callable[[], object]], object]
+) -> int:
+    """Run *reactor* until a thread has sent this process SIGTERM, which only it can be given.
+
+    The thread begins with what *when_running* is given, and waits until this one does nothing.
+    """
+    may_go = threading.Event()
+    main_id = threading.get_native_id()
+
+    def signal_process() -> None:
+        may_go.wait()
+        wait_until_asleep(main_id)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    other = threading.Thread(target=signal_process)
+    other.start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in this thread alone
+    when_running(may_go.set)
+    run(reactor)
+    other.join()
+    return int(reactor._exitSignal)
+
+
+def be_stopped_by_another_threads_signal(kind: str, moment: str) -> list[int]:
     with reactor_of_its_own(kind) as reactor:
-        may_go = threading.Event()
-        main_id = threading.get_native_id()
-
-        def signal_process() -> None:
-            may_go.wait()
-            wait_until_asleep(main_id)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        other = threading.Thread(target=signal_process)
-        other.start()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in this thread alone
-        patch_at(moment, reactor, may_go.set)
-        run(reactor)
-        other.join()
+        exit_signal = run_until_another_threads_signal(
+            reactor, lambda then: patch_at(moment, reactor, then)
+        )
         if kind == "asyncio":
             reactor._uninstallHandler()  # which the run of Twisted's other reactors ends with
-        return [reactor._exitSignal, signal.set_wakeup_fd(-1)]
+        return [exit_signal, signal.set_wakeup_fd(-1)]
 
 
 @on_every_reactor
@@ -491,6 +504,11 @@ def result_of_copy(copy: tuple[int, int]) -> Any:
     return json.loads(result)
 
 
+in_every_way = pytest.mark.parametrize(
+    "way", ["before the run", "while it runs", "past spawnProcess"]
+)
+
+
 def work_in_copy(reactor: Any, inherited: list[Seen], way: str) -> list[Any]:
     """Run the reactor of a copy afresh, with two children, and say what they and others saw."""
     told_before = [list(one.calls) for one in inherited]
@@ -513,7 +531,7 @@ def work_in_copy(reactor: Any, inherited: list[Seen], way: str) -> list[Any]:
             GroupLeader.run(reactor, second, scripts[1], its_gate.child_fds)
 
         if way == "while it runs":
-            reactor.callWhenRunning(start)
+            reactor.callLater(0, reactor.callLater, 0, start)  # when it has waited once
         else:
             start()
         run(reactor)
@@ -547,7 +565,7 @@ def let_a_copy_run_first(kind: str, way: str) -> list[Any]:
 
 
 @on_ours_too
-@pytest.mark.parametrize("way", ["before the run", "while it runs", "past spawnProcess"])
+@in_every_way
 def test_a_forked_copy_runs_afresh_and_robs_the_original_of_nothing(kind: str, way: str) -> None:
     """Of no end, and of no output that waits to be read."""
     assert alone(let_a_copy_run_first, kind, way) == [
@@ -558,7 +576,8 @@ def test_a_forked_copy_runs_afresh_and_robs_the_original_of_nothing(kind: str, w
     ]
 
 
-def run_beside_a_copy(kind: str) -> list[Any]:
+def run_beside_a_copy(kind: str, way: str) -> list[Any]:
+    lower_fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(10)]
     with reactor_of_its_own(kind) as reactor, gate() as copys_gate:
         patch(reactor)
         started_before, started_after = Seen(lambda: go_on()), Seen(reactor.stop)
@@ -569,8 +588,10 @@ def run_beside_a_copy(kind: str) -> list[Any]:
 
         def work() -> object:
             os.read(copys_gate.child_fds[3], 1)
-            return work_in_copy(reactor, [started_before], "while it runs")
+            return work_in_copy(reactor, [started_before], way)
 
+        for fd in lower_fds:
+            os.close(fd)
         copy = fork_copy(work)
         run(reactor)
         copys_gate.open()
@@ -578,13 +599,33 @@ def run_beside_a_copy(kind: str) -> list[Any]:
 
 
 @on_ours_too
-def test_a_forked_copy_runs_afresh_after_the_original(kind: str) -> None:
-    """That has told of its children, started another, and stopped, beside the copy."""
-    assert alone(run_beside_a_copy, kind) == [
+@in_every_way
+def test_a_forked_copy_runs_afresh_after_the_original(kind: str, way: str) -> None:
+    """That has told of its children, started another, and stopped; so nothing of it wakes the copy.
+
+    Lower fds have become free before the fork, and what the copy opens afresh has other numbers.
+    """
+    assert alone(run_beside_a_copy, kind, way) == [
         FROM_COPY,
         as_told("before\n", code=3),
         as_told("after\n", code=4),
     ]
+
+
+def let_a_copy_be_signalled(kind: str) -> int:
+    with reactor_of_its_own(kind) as reactor:
+        patch(reactor)
+
+        def work() -> int:
+            return run_until_another_threads_signal(reactor, reactor.callWhenRunning)
+
+        return int(result_of_copy(fork_copy(work)))
+
+
+@on_ours_too
+def test_a_signal_ends_the_wait_of_a_forked_copy_without_children(kind: str) -> None:
+    """The wake-up fd is one of the loop's, so the copy's reactor must watch the copy's loop."""
+    assert alone(let_a_copy_be_signalled, kind) == signal.SIGTERM
 
 
 def fork_while_running(kind: str) -> list[Any]:
@@ -647,3 +688,66 @@ def test_a_copy_that_was_forked_while_the_reactor_runs_may_go_on(kind: str) -> N
         [as_told("copy\n", code=5)],
         as_told("out\n", code=4),
     ]
+
+
+# --- what a program has of its own ----------------------------------------------------------------
+
+
+def use_asyncios_signal_handler(moment: str) -> list[str]:
+    """A handler of the program's, set by asyncio's means, is called when we are patched in."""
+    told: list[str] = []
+    with reactor_of_its_own("asyncio") as reactor:
+        loop = reactor._asyncioEventloop
+
+        def handle() -> None:
+            told.append("called")
+            loop.remove_signal_handler(signal.SIGUSR1)
+            reactor.stop()
+
+        def send() -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        def handle_and_patch() -> None:
+            loop.add_signal_handler(signal.SIGUSR1, handle)
+            patch(reactor)
+            send()
+
+        if moment == "while it runs":
+            reactor.callWhenRunning(handle_and_patch)
+        else:
+            patch(reactor)
+            loop.add_signal_handler(signal.SIGUSR1, handle)
+            reactor.callWhenRunning(send)
+        run(reactor)
+    return told
+
+
+@pytest.mark.parametrize("moment", ["before the run", "while it runs"])
+def test_a_signal_handler_of_asyncios_is_called_on_a_patched_reactor(moment: str) -> None:
+    assert alone(use_asyncios_signal_handler, moment) == ["called"]
+
+
+def list_the_open(kind: str) -> list[object]:
+    with reactor_of_its_own(kind) as reactor, gate() as held:
+        patch(reactor)
+        seen, bare = Seen(), Seen()
+        script = "read go <&3"
+        transport = reactor.spawnProcess(
+            seen, "/bin/sh", ["sh", "-c", script], childFDs=held.child_fds
+        )
+        reactor.spawnProcess(bare, "/bin/sh", ["sh", "-c", script], childFDs=held.only_fds)
+        removed = [one for one in reactor.removeAll() if isinstance(one, HostedTransport)]
+        found: list[object] = [len(removed), removed == [transport]]
+        transport.connectionLost(Failure(Exception("taken apart")))
+        held.open()
+        held.open()
+        while process.reapProcessHandlers:
+            process.reapAllProcesses()
+        return [*found, seen.end, bare.end]
+
+
+@on_every_reactor
+def test_a_child_with_open_pipes_is_among_the_selectables_and_one_without_is_not(
+    kind: str,
+) -> None:
+    assert alone(list_the_open, kind) == [1, True, [0, None], [0, None]]

@@ -24,6 +24,7 @@ import venv
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -844,17 +845,26 @@ def test_the_starter_says_what_it_needs(tmp_path: Path, bare_python: str) -> Non
 # --- what is shipped ------------------------------------------------------------------------------
 
 ROOT = PACKAGE.parent
+SETUPTOOLS_NEEDED = 77
 SOURCES = ("csrc", "procreactor", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def build_is_possible() -> bool:
-    """Whether a wheel can be made here, without a network: from the sources, with what is there."""
+    """Whether the sources are here, and what turns them into a wheel."""
     has_sources = all((ROOT / name).exists() for name in SOURCES)
-    has_tools = all(importlib.util.find_spec(name) for name in ("pip", "setuptools", "cffi"))
-    return has_sources and has_tools and shutil.which("cc") is not None
+    return has_sources and importlib.util.find_spec("pip") is not None and bool(shutil.which("cc"))
 
 
-@pytest.mark.skipif(not build_is_possible(), reason="needs the sources, pip, setuptools and cffi")
+def how_to_build() -> list[str]:
+    """With the tools that are installed; where those are too old, pip fetches what it needs."""
+    try:
+        is_new = int(metadata.version("setuptools").split(".")[0]) >= SETUPTOOLS_NEEDED
+    except metadata.PackageNotFoundError:
+        is_new = False
+    return ["--no-index", "--no-build-isolation"] if is_new else []
+
+
+@pytest.mark.skipif(not build_is_possible(), reason="needs the sources, pip and a C compiler")
 def test_a_wheel_holds_the_plug_in_and_no_package_called_twisted(tmp_path: Path) -> None:
     """Built from a copy of the sources, which a build writes into; then used, as it is."""
     tree = tmp_path / "tree"
@@ -865,7 +875,7 @@ def test_a_wheel_holds_the_plug_in_and_no_package_called_twisted(tmp_path: Path)
             shutil.copytree(ROOT / name, tree / name, ignore=built)
         else:
             shutil.copy(ROOT / name, tree)
-    build = ["-m", "pip", "wheel", "--no-deps", "-w", "..", "."]
+    build = ["-m", "pip", "wheel", "--no-deps", *how_to_build(), "-w", "..", "."]
     made = run(*build, cwd=tree, PIP_DISABLE_PIP_VERSION_CHECK="1")
     assert made.returncode == 0, made.stderr
     [wheel] = tmp_path.glob("procreactor-*.whl")

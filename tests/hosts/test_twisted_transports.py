@@ -980,3 +980,34 @@ def test_the_reactors_own_start_is_the_stock_one_elsewhere(reactor: Any) -> None
     assert isinstance(reactor, ReactorBase)
     assert "spawnProcess" not in vars(EPollReactor)
     assert not isinstance(stock_reactor, type(reactor))
+
+
+# --- what a program may set -----------------------------------------------------------------------
+
+
+def test_pid_may_be_set_and_is_none_after_the_exit(reactor: Any, how: dict[str, Any]) -> None:
+    witness = Witness()
+    transport = shell(reactor, witness, "read line; exit 3", **how)
+    really = transport.pid
+    assert process.reapProcessHandlers[really] is transport
+    transport.pid = 5
+    assert transport.pid == 5
+    transport.write(b"\n")
+    run_until(reactor, lambda: "processEnded" in witness.names)
+    assert transport.pid is None
+    assert really not in process.reapProcessHandlers
+
+
+def test_processended_waits_for_what_a_program_has_put_into_pipes(reactor: Any) -> None:
+    """As on Twisted, where the dict is what is looked at."""
+    witness = Witness()
+    transport = shell(reactor, witness, "read line; exit 3")
+    held = object()
+    transport.pipes = {**transport.pipes, 9: held}
+    transport.write(b"\n")
+    run_until(reactor, lambda: {"childConnectionLost", "processExited"} <= set(witness.names))
+    run_until(reactor, lambda: transport.pipes == {9: held})
+    assert "processEnded" not in witness.names
+    del transport.pipes[9]
+    transport.maybeCallProcessEnded()
+    assert witness.names.count("processEnded") == 1

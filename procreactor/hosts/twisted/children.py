@@ -158,19 +158,16 @@ class HostedChildren:
     def _let_go(self, transport: Any) -> None:
         self._alive.pop(transport, None)
 
-    def take_all(self) -> list[HostedTransport]:
-        """Return the children that live, or have pipes open, and know them no longer.
+    def take_open(self) -> list[HostedTransport]:
+        """Return the children with a pipe or a terminal open, and know them no longer.
 
-        Whoever takes them closes them (``connectionLost``), or kills them: they are still watched.
+        They stand for these among the reactor's selectables: whoever takes them closes them
+        (``connectionLost``), or kills them (trial's janitor). They are still watched.
         """
-        taken = list(self._alive)
-        self._alive.clear()
+        taken = [transport for transport in self._alive if transport.is_open]
+        for transport in taken:
+            self._let_go(transport)
         return taken
-
-    def disconnect_all(self) -> None:
-        """Close the pipes of all children; they are neither signalled nor reaped, as in Twisted."""
-        for transport in self.take_all():
-            transport.disconnectAll()
 
     def close(self) -> None:
         """Watch nothing any more, for good. Children and pipes stay as they are."""

@@ -3,18 +3,21 @@
 On a reactor of ours Twisted's SIGCHLD handler is not installed: ends are told by pidfds, in any
 thread, and with 4,000 children no signal makes Twisted walk its list of them. All other signal
 handling is Twisted's; the wake-up fd is set, so that a signal that another thread was given ends
-the reactor's wait.
+the reactor's wait. What asyncio's loop has put there for its `add_signal_handler` stays: it wakes
+that reactor as well.
 """
 
 from __future__ import annotations
 
 import inspect
 import signal
+import sys
 import threading
 from typing import Any
 
 from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.internet.main import installReactor
 
 from procreactor.hosts.twisted.children import HostedChildren
@@ -34,22 +37,29 @@ class _Signals:
     def __init__(self, reactor: ReactorBase, loop: EventLoop) -> None:
         self._base = ReactorBase._signalsFactory(reactor)
         self._loop = loop
+        self._is_asyncios = hasattr(reactor, "_asyncioEventloop")
         self._wakeup_before: int | None = None
 
     def install(self) -> None:
         """Install the handlers."""
         self._base.install()
-        self._wakeup_before = signal.set_wakeup_fd(self._loop.signal_fd, warn_on_full_buffer=False)
+        before = signal.set_wakeup_fd(self._loop.signal_fd, warn_on_full_buffer=False)
+        if self._is_asyncios and before != -1:
+            signal.set_wakeup_fd(before)
+        else:
+            self._wakeup_before = before
 
     def uninstall(self) -> None:
-        """Put the wake-up fd back; Twisted leaves its handlers."""
+        """Put the wake-up fd back, unless it is another's by now; Twisted leaves its handlers."""
         self._base.uninstall()
         before, self._wakeup_before = self._wakeup_before, None
-        if before is not None and threading.current_thread() is threading.main_thread():
-            try:
-                signal.set_wakeup_fd(before)
-            except (OSError, ValueError):  # closed in between
-                signal.set_wakeup_fd(-1)
+        if before is None or threading.current_thread() is not threading.main_thread():
+            return
+        now = signal.set_wakeup_fd(-1)
+        try:
+            signal.set_wakeup_fd(before if now == self._loop.signal_fd else now)
+        except (OSError, ValueError):  # closed in between
+            pass
 
 
 class ProcreactorReactor(EPollReactor):
@@ -75,8 +85,8 @@ class ProcreactorReactor(EPollReactor):
     spawnProcess.__signature__ = inspect.signature(HostedChildren.spawn)  # type: ignore[attr-defined]
 
     def removeAll(self) -> list[Any]:
-        """Remove and return all selectables, and the children, which are among them in Twisted."""
-        return [*super().removeAll(), *self._procreactor_children.take_all()]
+        """Remove and return all selectables; children with open pipes stand for these."""
+        return [*super().removeAll(), *self._procreactor_children.take_open()]
 
 
 def install() -> ProcreactorReactor:
@@ -84,6 +94,8 @@ def install() -> ProcreactorReactor:
 
     ReactorAlreadyInstalledError when there is one; see `patch`.
     """
+    if "twisted.internet.reactor" in sys.modules:  # before anything is opened
+        raise ReactorAlreadyInstalledError("reactor already installed")
     reactor = ProcreactorReactor()
     installReactor(reactor)
     return reactor
@@ -101,12 +113,26 @@ def patch(reactor: Any) -> None:
     setattr(reactor, _ATTRIBUTE, children)
     reactor.spawnProcess = children.spawn
     reactor.addSystemEventTrigger("before", "startup", children.attach)
-    reactor.addSystemEventTrigger("during", "shutdown", children.disconnect_all)
+    twisteds_remove_all = reactor.removeAll
+    reactor.removeAll = lambda: [*twisteds_remove_all(), *children.take_open()]
     reactor._signalsFactory = lambda: _Signals(reactor, children.loop)
     if reactor._started and reactor._installSignalHandlers:
         # It has made its handling of signals already, and installed it if it runs.
         if reactor.running:
-            reactor._signals.uninstall()
+            _uninstall(reactor._signals)
         reactor._signals = _Signals(reactor, children.loop)
         if reactor.running:
             reactor._signals.install()
+
+
+def _uninstall(signals: Any) -> None:
+    """Uninstall Twisted's handling of signals, but no wake-up fd that is another's by now."""
+    wakers = [
+        getattr(part, "_childWaker", None) for part in getattr(signals, "_signalHandlings", ())
+    ]
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup_fd)
+    is_anothers = wakeup_fd not in [waker.o for waker in wakers if waker is not None]
+    signals.uninstall()
+    if is_anothers:
+        signal.set_wakeup_fd(wakeup_fd)

@@ -102,7 +102,12 @@ class OwnStarts:
             self._loop.drop(fd)
             self._reap(pid, handler)
 
-        self._loop.watch(fd, on_ready, READ)
+        try:
+            self._loop.watch(fd, on_ready, READ)
+        except OSError:  # this user's loops watch as many fds as they may
+            self._fds.discard(fd)
+            os.close(fd)
+            self._loop.call_later(_LOOK_AGAIN_S, self._reap, pid, handler)
 
     def _reap(self, pid: int, handler: Any) -> None:
         if not _is_listed(pid, handler):

@@ -123,6 +123,24 @@ class HostedTransport(ChildTransport):
     registered_pid: int | None = None
     """The number under which it is in ``reapProcessHandlers``."""
 
+    _given_pid: int | None = None
+    _pid_is_given = False
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None from processExited on. A program may set another."""
+        return self._given_pid if self._pid_is_given else self._child.pid
+
+    @pid.setter
+    def pid(self, pid: int | None) -> None:
+        self._given_pid = pid
+        self._pid_is_given = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a pipe, or the terminal, is open."""
+        raise NotImplementedError
+
     def _reason(self, status: ExitStatus) -> Failure:
         if status.ok:
             return Failure(ProcessDone(status.raw))
@@ -131,6 +149,7 @@ class HostedTransport(ChildTransport):
     def on_exit(self, status: ExitStatus) -> None:
         """The child was reaped."""
         self.lostProcess += 1
+        self._pid_is_given = False
         reaping.unregister(self)
         super().on_exit(status)
         self._after_loss()
@@ -204,8 +223,17 @@ class HostedProcess(HostedTransport, Process):
 
     @property
     def pipes(self) -> dict[int, ChildPipe]:
-        """Our open ends by child fd."""
+        """Our open ends by child fd; processEnded waits until it is empty. May be replaced."""
         return self._pipes
+
+    @pipes.setter
+    def pipes(self, pipes: dict[int, ChildPipe]) -> None:
+        self._pipes = pipes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a pipe is open."""
+        return bool(self._child.pipes)
 
     def on_pipe_lost(self, child_fd: int) -> None:
         """A pipe is closed."""
@@ -235,6 +263,11 @@ class HostedPTYProcess(HostedTransport, PTYProcess):
     """A child on a pseudo terminal."""
 
     twisteds_name = "PTYProcess"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the terminal is open."""
+        return self.fileno() >= 0
 
     def on_pipe_lost(self, child_fd: int) -> None:
         """The terminal is closed; the protocol has no method for that."""
