@@ -542,6 +542,18 @@ def work_in_copy(reactor: Any, inherited: list[Seen], way: str) -> list[Any]:
 FROM_COPY = [as_told("first\n", code=4), as_told("second\n", code=4), True]
 
 
+def pids_of_pidfds() -> set[int]:
+    """The processes of which this one has a pidfd open."""
+    pids = set()
+    for fd in os.listdir("/proc/self/fdinfo"):
+        try:
+            with open(f"/proc/self/fdinfo/{fd}") as file:
+                pids.update(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+        except FileNotFoundError:
+            pass  # that of the directory
+    return pids
+
+
 def let_a_copy_run_first(kind: str, way: str) -> list[Any]:
     with reactor_of_its_own(kind) as reactor, gate() as its_gate:
         patch(reactor)
@@ -554,10 +566,17 @@ def let_a_copy_run_first(kind: str, way: str) -> list[Any]:
         spawn(reactor, waiting, "read go <&3; echo out; exit 4", childFDs=its_gate.child_fds)
         pid = spawn(reactor, over, "echo over; exit 3").pid
         # Without pipes: what Twisted's own pipes share with a copy is Twisted's affair.
-        GroupLeader.run(reactor, leader, Gate.WITHOUT_PIPES, its_gate.only_fds)
+        own = GroupLeader.run(reactor, leader, Gate.WITHOUT_PIPES, its_gate.only_fds)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         inherited = [waiting, over, leader]
-        from_copy = result_of_copy(fork_copy(lambda: work_in_copy(reactor, inherited, way)))
+        assert own.pid in pids_of_pidfds()
+
+        def work() -> list[Any]:
+            told = work_in_copy(reactor, inherited, way)
+            assert own.pid not in pids_of_pidfds()  # it has no use for the original's
+            return told
+
+        from_copy = result_of_copy(fork_copy(work))
         its_gate.open()
         its_gate.open()
         run(reactor)

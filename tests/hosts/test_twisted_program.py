@@ -107,17 +107,20 @@ def test_install_makes_twisteds_reactor_ours(write: Write, tmp_path: Path) -> No
 
 INSTALLED_TOO_LATE = """
     import json
+    import os
     import sys
     from procreactor.hosts import twisted
     from twisted.internet.error import ReactorAlreadyInstalledError
     if sys.argv[1] == "ours":
         twisted.install()
     from twisted.internet import reactor
+    fds = os.listdir("/proc/self/fd")
     try:
         twisted.install()
     except ReactorAlreadyInstalledError as error:
+        left = set(os.listdir("/proc/self/fd")) - set(fds)
         from twisted.internet import reactor as still
-        print(json.dumps([still is reactor, type(still).__name__, str(error)]))
+        print(json.dumps([still is reactor, type(still).__name__, str(error), list(left)]))
     """
 
 
@@ -126,10 +129,11 @@ def test_an_install_that_comes_too_late_raises_what_twisted_raises(
     write: Write, tmp_path: Path, first: str, stays: str
 ) -> None:
     program = write("program.py", INSTALLED_TOO_LATE)
-    is_same, kind, message = told(run(str(program), first, cwd=tmp_path))
+    is_same, kind, message, fds_left = told(run(str(program), first, cwd=tmp_path))
     assert is_same
     assert kind.startswith(stays)
     assert message == "reactor already installed"
+    assert fds_left == []
 
 
 # --- what a program finds -----------------------------------------------------------------------

@@ -99,7 +99,7 @@ def _run_file(program: str, arguments: Sequence[str]) -> None:
 
 
 def _find(program: str) -> str | None:
-    """The file that *program* names: as it is, in PATH, or beside this Python."""
+    """The file that *program* names: as it is, beside this Python, or in PATH."""
     if os.path.isfile(program):
         return program
-    return shutil.which(program) or shutil.which(program, path=os.path.dirname(sys.executable))
+    return shutil.which(program, path=os.path.dirname(sys.executable)) or shutil.which(program)
