@@ -11,9 +11,10 @@ What stays: everything else of Twisted, and what programs see of a process: Twis
 ProcessDone and ProcessTerminated, its interfaces, ``transport.pipes``, ``reapProcessHandlers``.
 README.md, Twisted programs, lists the differences; `make proof` runs Twisted's own tests.
 
-The rooms: children.py (the children of one reactor, our loop inside its), transports.py (what a
-program holds), reaping.py (Twisted's list of children, and those that Twisted itself started),
-reactor.py (the reactor class), program.py (the starter).
+A package and not one file, because its parts are read one at a time: children.py (the children of
+one reactor, our loop inside its), transports.py (what a program holds), reaping.py (Twisted's list
+of children, and those that Twisted itself started), reactor.py (the reactor class), program.py (the
+starter).
 """
 
 from __future__ import annotations

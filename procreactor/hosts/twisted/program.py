@@ -35,8 +35,8 @@ usage: python -m procreactor.hosts.twisted PROGRAM [ARG ...]
        python -m procreactor.hosts.twisted --plugin-path
 
 Run a Twisted program on procreactor's reactor. PROGRAM is a Python file, or a
-console script (trial, twistd, buildbot-worker) that is found in PATH or beside
-this Python. --plugin-path prints a directory: with that on PYTHONPATH, Twisted's
+console script (trial, twistd, buildbot-worker) that is found beside this Python
+or in PATH. --plugin-path prints a directory: with that on PYTHONPATH, Twisted's
 own programs have --reactor=procreactor.
 """
 
