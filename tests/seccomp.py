@@ -7,6 +7,7 @@ good. So these are for functions that run in a process of their own (`alone.alon
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -20,22 +21,26 @@ import pytest
 
 __all__ = ["NUMBERS", "Call", "deny", "make_deadly", "needs_seccomp", "supervised"]
 
-_EVERYWHERE = {"clone3": 435, "close_range": 436}
+_EVERYWHERE = {"clone3": 435, "close_range": 436, "pidfd_open": 434, "pidfd_send_signal": 424}
 _ALL_NUMBERS = {
     "x86_64": {
+        "clone": 56,
         "close": 3,
         "dup3": 292,
         "epoll_ctl": 233,
         "execve": 59,
         "ioctl": 16,
+        "waitid": 247,
         **_EVERYWHERE,
     },
     "aarch64": {
+        "clone": 220,
         "close": 57,
         "dup3": 24,
         "epoll_ctl": 21,
         "execve": 221,
         "ioctl": 29,
+        "waitid": 95,
         **_EVERYWHERE,
     },
 }
@@ -51,40 +56,48 @@ _SET_MODE_FILTER = 1
 _NEW_LISTENER = 8
 _RET_ERRNO, _RET_NOTIFY, _RET_ALLOW = 0x00050000, 0x7FC00000, 0x7FFF0000
 _RET_KILL_PROCESS = 0x80000000
-_LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_LOAD_WORD, _AND, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
+_ALL_BITS = 0xFFFFFFFF
 _NOTIFY_RECEIVE, _NOTIFY_SEND = 0xC0502100, 0xC0182101
 _CONTINUE = 1
 
 Call = tuple[int, tuple[int, ...]]
 """A system call that waits: the pid (of its thread) and its six arguments."""
 
+Condition = tuple[int, int] | tuple[int, int, int]
+"""Of a system call: the index of an argument, its lower 32 bits, and which of them count."""
+
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
-def _install(flags: int, action: int, name: str, arguments: Sequence[tuple[int, int]]) -> int:
-    """Take *action* on the call *name* when each (index, value) is met; allow all else."""
-    checks = [(0, NUMBERS[name]), *((16 + 8 * index, value) for index, value in arguments)]
+def _install(flags: int, action: int, name: str, arguments: Sequence[Condition]) -> int:
+    """Take *action* on the call *name* when each condition is met; allow all else."""
+    checks = [(0, NUMBERS[name], _ALL_BITS)]
+    for index, value, *mask in arguments:
+        checks.append((16 + 8 * index, value, mask[0] if mask else _ALL_BITS))
     rows = []
-    for done, (offset, value) in enumerate(checks):
-        past_all = 2 * (len(checks) - done - 1) + 1
+    for done, (offset, value, bits) in enumerate(checks):
+        past_all = 3 * (len(checks) - done - 1) + 1
         rows.append(struct.pack("HBBI", _LOAD_WORD, 0, 0, offset))
+        rows.append(struct.pack("HBBI", _AND, 0, 0, bits))
         rows.append(struct.pack("HBBI", _JUMP_IF_EQUAL, 0, past_all, value))
     rows += [struct.pack("HBBI", _RETURN, 0, 0, value) for value in (action, _RET_ALLOW)]
     code = ctypes.create_string_buffer(b"".join(rows))
     filter_ = _Program(len(rows), ctypes.addressof(code))
     libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-    result: int = libc.syscall(
-        _SECCOMP[platform.machine()], _SET_MODE_FILTER, flags, ctypes.byref(filter_)
-    )
+    call = _SECCOMP[platform.machine()], _SET_MODE_FILTER, flags, ctypes.byref(filter_)
+    result: int = libc.syscall(*call)
+    if result < 0 and ctypes.get_errno() == errno.EACCES:  # as another than root
+        assert libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+        result = libc.syscall(*call)
     assert result >= 0, os.strerror(ctypes.get_errno())
     return result
 
 
-def deny(name: str, error: int, *arguments: tuple[int, int]) -> None:
-    """Make the call *name* fail with *error* when each (index, value) of *arguments* is met."""
+def deny(name: str, error: int, *arguments: Condition) -> None:
+    """Make the call *name* fail with *error* when each condition of *arguments* is met."""
     _install(0, _RET_ERRNO | error, name, arguments)
 
 
@@ -95,7 +108,7 @@ def make_deadly(name: str) -> None:
 
 @contextmanager
 def supervised(
-    name: str, decide: Callable[[Call], int | None], *arguments: tuple[int, int]
+    name: str, decide: Callable[[Call], int | None], *arguments: Condition
 ) -> Iterator[None]:
     """Ask *decide*, in another thread, before each call *name*: an errno, or None to go on.
 
