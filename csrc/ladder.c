@@ -214,8 +214,11 @@ static uint32_t learn_from_probe(const struct probe *probe, uint32_t features, l
     return features;
 }
 
+/* From clone3 to clone, to clone without a pidfd, to none with our memory: then it was not the pidfd
+ * that was refused, as far as can be seen. */
 static long probe_vfork(uint32_t *features, void *stack)
 {
+    const uint32_t pidfd_wished = *features & PR_FEATURE_PIDFD;
     for (;;) {
         struct probe probe = {
             .asks_for_unshare = !!(*features & PR_FEATURE_UNSHARE),
@@ -229,11 +232,14 @@ static long probe_vfork(uint32_t *features, void *stack)
         }
         if (!pr_ladder_is_refusal(pid))
             return pid;
-        if (!(*features & PR_FEATURE_CLONE3)) {
-            *features &= ~(uint32_t)PR_FEATURE_VFORK;
+        if (*features & PR_FEATURE_CLONE3) {
+            *features &= ~(uint32_t)PR_FEATURE_CLONE3;
+        } else if (*features & PR_FEATURE_PIDFD) {
+            *features &= ~(uint32_t)PR_FEATURE_PIDFD;
+        } else {
+            *features = (*features & ~(uint32_t)PR_FEATURE_VFORK) | pidfd_wished;
             return 0;
         }
-        *features &= ~(uint32_t)PR_FEATURE_CLONE3;
     }
 }
 

@@ -59,6 +59,7 @@ struct work {
 struct avoided {
     bool clone_into_cgroup;
     bool launcher;
+    bool pidfd; /* remembered as soon as a clone goes without it */
 };
 
 /* How one attempt goes about it. */
@@ -246,6 +247,8 @@ static bool keeps_its_rights_over_exec(void)
 static struct way choose_way(const struct pr_request *request, const struct avoided *avoided)
 {
     struct way way = {.features = pr_ladder_features()};
+    if (avoided->pidfd)
+        way.features &= ~(uint32_t)PR_FEATURE_PIDFD;
     bool vfork = way.features & PR_FEATURE_VFORK;
     bool changes = request->flags & PR_FLAG_IDENTITY;
     way.uses_launcher = vfork && changes && request->launcher && !avoided->launcher
@@ -574,14 +577,16 @@ static bool step_down(const struct work *work, const struct way *way, struct avo
         }
         if (!pr_ladder_is_refusal(error))
             return false;
-        if (way->features & PR_FEATURE_CLONE3)
+        if (way->features & PR_FEATURE_CLONE3) {
             pr_ladder_drop(PR_FEATURE_CLONE3);
-        else if (way->shares_memory) /* EINVAL in a time namespace before 6.2, say */
+        } else if (way->features & PR_FEATURE_PIDFD) {
+            avoided->pidfd = true;
+        } else if (way->shares_memory) { /* EINVAL in a time namespace before 6.2, say */
             pr_ladder_drop(PR_FEATURE_VFORK | PR_FEATURE_UNSHARE);
-        else if (way->features & PR_FEATURE_PIDFD)
-            pr_ladder_drop(PR_FEATURE_PIDFD);
-        else
+            avoided->pidfd = false;
+        } else {
             return false;
+        }
         return true;
     case PR_STAGE_UNSHARE:
         if (!pr_ladder_is_refusal(error))
@@ -601,10 +606,12 @@ static bool step_down(const struct work *work, const struct way *way, struct avo
 
 static int attempt_until_settled(struct work *work)
 {
-    struct avoided avoided = {false, false};
+    struct avoided avoided = {0};
     for (;;) {
         struct way way = choose_way(work->request, &avoided);
         int result = attempt(work, &way);
+        if (avoided.pidfd && (result == 0 || work->result->stage != PR_STAGE_CLONE))
+            pr_ladder_drop(PR_FEATURE_PIDFD);
         work->result->mode = mode_of(&way);
         if (result == 0 || !step_down(work, &way, &avoided))
             return result;

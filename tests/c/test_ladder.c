@@ -101,7 +101,8 @@ static void probe_without_vfork(void *unused)
     (void)unused;
     twin_reset();
     twin_fail(SYS_clone3, 0, ENOSYS);
-    twin_fail(SYS_clone, 1, EINVAL);
+    twin_fail(SYS_clone, 1, EINVAL); /* with a pidfd */
+    twin_fail(SYS_clone, 2, EINVAL); /* and without */
     must_have_lost(NEEDS_VFORK);
 }
 
@@ -109,6 +110,23 @@ TEST_COLD(a_clone_that_refuses_to_share_memory_is_learnt)
 {
     find_usual();
     run_apart(probe_without_vfork, NULL);
+}
+
+static void probe_without_clone_pidfd(void *error)
+{
+    twin_reset();
+    twin_deny(SYS_clone3, *(int *)error);
+    twin_fail(SYS_clone, 1, *(int *)error);
+    must_have_lost(PR_FEATURE_CLONE3 | PR_FEATURE_PIDFD);
+}
+
+TEST_COLD(a_clone_that_refuses_pidfds_is_learnt_and_memory_still_shared)
+{
+    find_usual();
+    if (!(usual & PR_FEATURE_PIDFD))
+        skip("no pidfds here");
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++)
+        run_apart(probe_without_clone_pidfd, (void *)&refusals[i]);
 }
 
 static void probe_in_a_copy(void *unused)
@@ -246,10 +264,38 @@ TEST(a_clone3_that_is_refused_later_is_learnt)
 
 TEST(a_clone_that_is_refused_later_becomes_a_fork)
 {
+    uint32_t before = pr_features();
     twin_deny(SYS_clone3, ENOSYS);
     twin_fail(SYS_clone, 1, EINVAL);
+    if (before & PR_FEATURE_PIDFD)
+        twin_fail(SYS_clone, 2, EINVAL);
     spawn_works(PR_FEATURE_VFORK);
     CHECK(!(pr_features() & PR_FEATURE_VFORK));
+    CHECK_INT(pr_features() & PR_FEATURE_PIDFD, before & PR_FEATURE_PIDFD);
+}
+
+TEST(a_clone_that_refuses_a_pidfd_later_still_shares_memory)
+{
+    uint32_t before = pr_features();
+    skip_unless_features(PR_FEATURE_VFORK | PR_FEATURE_PIDFD);
+    twin_deny(SYS_clone3, EPERM);
+    twin_fail(SYS_clone, 1, EPERM);
+    spawn_works(PR_FEATURE_PIDFD);
+    CHECK_INT(pr_features(), before & ~(uint32_t)(PR_FEATURE_CLONE3 | PR_FEATURE_PIDFD));
+    CHECK_INT(twin_count(SYS_clone), 2);
+    spawn_works(PR_FEATURE_PIDFD);
+    CHECK_INT(twin_count(SYS_clone), 3);
+}
+
+TEST(a_program_that_cannot_be_run_is_no_reason_to_ask_for_a_pidfd_again)
+{
+    uint32_t before = pr_features();
+    skip_unless_features(PR_FEATURE_VFORK | PR_FEATURE_PIDFD);
+    twin_deny(SYS_clone3, EPERM);
+    twin_fail(SYS_clone, 1, EPERM);
+    scene_begin(&scene, NULL, "/missing");
+    scene_must_fail(&scene, PR_STAGE_EXEC, ENOENT, 0);
+    CHECK_INT(pr_features(), before & ~(uint32_t)(PR_FEATURE_CLONE3 | PR_FEATURE_PIDFD));
 }
 
 TEST(a_fork_whose_pidfd_is_refused_does_without)
@@ -258,6 +304,7 @@ TEST(a_fork_whose_pidfd_is_refused_does_without)
     twin_deny(SYS_clone3, ENOSYS);
     twin_fail(SYS_clone, 1, EINVAL);
     twin_fail(SYS_clone, 2, EINVAL);
+    twin_fail(SYS_clone, 3, EINVAL);
     spawn_works(PR_FEATURE_PIDFD);
 }
 

@@ -178,7 +178,8 @@ TEST(a_clone_that_is_refused_and_made_otherwise_watches_once)
     skip_unless_features(PR_FEATURE_CLONE3 | PR_FEATURE_VFORK);
     begin(NULL, "read word; exit 3");
     twin_deny(SYS_clone3, EPERM);
-    twin_fail(SYS_clone, 1, EINVAL);
+    twin_fail(SYS_clone, 1, EINVAL); /* with a pidfd */
+    twin_fail(SYS_clone, 2, EINVAL); /* and without */
     check_watched_once();
     CHECK(!(scene.result.mode & (PR_FEATURE_CLONE3 | PR_FEATURE_VFORK)));
 }
