@@ -32,11 +32,13 @@ __all__ = ["alone"]
 
 DEADLINE_S = 90
 
+_DISABLED = os.environ.get("PROCREACTOR_DISABLE", "")
+
 
 def alone(function: Callable[..., Any], *args: object, disable: str = "") -> Any:
     """Return what ``function(*args)`` returns in a process of its own; fail the test as it does.
 
-    *disable* names kernel features, as PROCREACTOR_DISABLE takes them.
+    *disable* names kernel features, as PROCREACTOR_DISABLE takes them; to those that are off here.
     """
     read_fd, write_fd = os.pipe()
     with open(read_fd, "rb") as result, tempfile.TemporaryFile() as said:
@@ -44,7 +46,7 @@ def alone(function: Callable[..., Any], *args: object, disable: str = "") -> Any
         command += [function.__code__.co_filename, function.__name__, json.dumps(args)]
         process = subprocess.Popen(
             [*command, str(write_fd)],
-            env={**os.environ, "PROCREACTOR_DISABLE": disable},
+            env={**os.environ, "PROCREACTOR_DISABLE": f"{_DISABLED},{disable}"},
             pass_fds=[write_fd],
             stdin=subprocess.DEVNULL,
             stdout=said,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import LACKS, PROC
 
 from procreactor.core import binding
 from procreactor.kernel import children
@@ -22,9 +23,9 @@ from procreactor.kernel import children
 def open_fds() -> dict[int, str]:
     """Every open fd with what it refers to."""
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir(f"{PROC}/self/fd"):
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            found[int(name)] = os.readlink(f"{PROC}/self/fd/{name}")
         except FileNotFoundError:
             pass  # the directory itself, or closed by a thread that is just ending
     return found
@@ -33,12 +34,19 @@ def open_fds() -> dict[int, str]:
 def child_pids() -> set[int]:
     """Every child of this process, zombies included."""
     pids: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
+    for task in Path(PROC, "self/task").iterdir():
         try:
             pids.update(int(pid) for pid in (task / "children").read_text().split())
         except (FileNotFoundError, ProcessLookupError):
             pass  # a thread that is just ending
     return pids
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what is about something that this world lacks (tests/worlds)."""
+    needs = {what for mark in item.iter_markers("needs") for what in mark.args}
+    if missing := needs & LACKS:
+        pytest.skip(f"this world lacks {', '.join(sorted(missing))}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,12 @@ DEADLINE_S = 30
 """How long a condition may take before the test fails; nothing waits for it when all is well."""
 
 PYTHON = sys.executable
+
+LACKS = frozenset(filter(None, os.environ.get("PROCREACTOR_TESTS_LACK", "").split(",")))
+"""What is not to be had in the world that the tests are in (tests/worlds)."""
+
+PROC = os.environ.get("PROCREACTOR_TESTS_PROC", "/proc")
+"""Where a test finds proc(5), also in a world where the product does not."""
 
 
 class Recorder(ProcessProtocol):
