@@ -173,13 +173,22 @@ struct probe {
     int asks_for_unshare;     /* not where it was switched off: a sandbox may kill for the question */
     volatile int was_written; /* by the child, so memory is shared */
     volatile long unshare;
+    volatile long close_range; /* asked for without the flag where that was denied */
 };
+
+PR_RAW bool is_denied(long result)
+{
+    return result == -ENOSYS || result == -EPERM;
+}
 
 static __attribute__((no_sanitize("address", "undefined", "thread"))) void probe_child(void *opaque)
 {
     struct probe *probe = opaque;
-    if (probe->asks_for_unshare)
+    if (probe->asks_for_unshare) {
         probe->unshare = sys_close_range(~0U, ~0U, CLOSE_RANGE_UNSHARE);
+        if (is_denied(probe->unshare))
+            probe->close_range = sys_close_range(~0U, ~0U, 0);
+    }
     probe->was_written = 1;
     for (;;)
         sys_exit_group(0);
@@ -209,7 +218,7 @@ static uint32_t learn_from_probe(const struct probe *probe, uint32_t features, l
         return features & ~(uint32_t)PR_FEATURE_VFORK;
     if (probe->unshare < 0)
         features &= ~(uint32_t)PR_FEATURE_UNSHARE;
-    if (probe->asks_for_unshare && (probe->unshare == -ENOSYS || probe->unshare == -EPERM))
+    if (is_denied(probe->close_range))
         features &= ~(uint32_t)PR_FEATURE_CLOSE_RANGE;
     return features;
 }

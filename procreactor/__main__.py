@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from procreactor import __version__, doctor
@@ -21,7 +22,13 @@ def main() -> int:
         description=doctor.__doc__,
     )
     parser.parse_args()
-    return doctor.run()
+    try:
+        status = doctor.run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads it has seen enough; and the interpreter would flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 if __name__ == "__main__":

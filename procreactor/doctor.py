@@ -1,6 +1,7 @@
 """``python -m procreactor doctor``: what this machine lets us do, and what it costs where not.
 
-Exit status 0 when children can be started, also with fallbacks; 1 when they cannot.
+Exit status 0 when children can be started, also with fallbacks; 1 when they cannot, or not in
+batches, because no threads can be had.
 """
 
 from __future__ import annotations
@@ -122,7 +123,11 @@ def _cgroup(cgroup: Cgroup | None) -> Iterator[str]:
 
 def _try_spawns() -> int:
     """Start some children, one after the other, and say how long one took."""
-    outcomes = list(run_batch([plan_command(["true"])] * _SPAWNS, at_once=1))
+    try:
+        outcomes = list(run_batch([plan_command(["true"])] * _SPAWNS, at_once=1))
+    except OSError as error:  # where clone3 is forbidden, say: libc then gives up
+        print(f"No threads can be had, so no batches can be run: {error}")
+        return 1
     for outcome in outcomes:
         if outcome.error is not None:
             print(outcome.error)

@@ -7,8 +7,10 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from seccomp import needs_seccomp
 
 from procreactor import __version__, doctor
 from procreactor.kernel.facts import Cgroup, Limit, read_facts
@@ -23,6 +25,19 @@ def ask(disable: str = "", *arguments: str, **how: object) -> subprocess.Complet
         text=True,
         timeout=60,
         **how,  # type: ignore[call-overload]
+    )
+
+
+def ask_in(world: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.worlds.enter", world, sys.executable]
+    return subprocess.run(
+        [*command, "-m", "procreactor", "doctor"],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -97,3 +112,33 @@ def test_no_command_and_an_unknown_one_are_misuse() -> None:
         )
         assert answer.returncode == 2
         assert "usage: python -m procreactor" in answer.stderr
+
+
+@needs_seccomp
+def test_what_a_sandbox_denies_is_told_as_refused_and_no_more_is_lost() -> None:
+    answer = ask_in("all of these: EPERM")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    told = lines_of(answer.stdout)
+    off = {name for name, value in told.items() if value.startswith("OFF (the kernel or a sandbox")}
+    assert off == {"clone3", "close_range", "pidfd", "unshare"}
+
+
+@needs_seccomp
+def test_where_no_threads_can_be_had_it_says_so_and_what_that_costs() -> None:
+    answer = ask_in("clone3: EPERM")
+    assert (answer.returncode, answer.stderr) == (1, "")
+    assert answer.stdout.splitlines()[-1].startswith("No threads can be had")
+    assert lines_of(answer.stdout)["vfork"] == "in use"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    command = [sys.executable, "-W", "error", "-m", "procreactor", "doctor"]
+    try:
+        answer = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=write_fd, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(write_fd)
+    assert (answer.returncode, answer.stderr) == (1, b"")

@@ -96,6 +96,21 @@ TEST_COLD(a_kernel_or_sandbox_without_close_range_is_learnt)
     run_apart(probe_refused, &flag);
 }
 
+static void probe_unshare_denied(void *error)
+{
+    twin_reset();
+    twin_fail(SYS_close_range, 1, *(int *)error); /* the first is with the flag, the second without */
+    must_have_lost(PR_FEATURE_UNSHARE);
+}
+
+TEST_COLD(a_sandbox_that_denies_the_unsharing_only_does_not_cost_close_range)
+{
+    int without = ENOSYS, denied = EPERM;
+    find_usual();
+    run_apart(probe_unshare_denied, &without);
+    run_apart(probe_unshare_denied, &denied);
+}
+
 static void probe_without_vfork(void *unused)
 {
     (void)unused;

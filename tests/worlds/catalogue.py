@@ -75,7 +75,6 @@ _DENIED = {
 }
 
 _LOST_WITH = {
-    "close_range": {"close_range", "unshare"},
     "vfork": {"vfork", "unshare", "helper", "clone3"},
 }
 """The features that another one goes without."""

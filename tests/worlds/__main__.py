@@ -1,0 +1,143 @@
+"""The suite in poorer worlds: ``python -m tests.worlds`` (``make faults``).
+
+In each world of catalogue.py the rooms that start children are played, as an ordinary run of
+pytest plays them, and must pass; what a world has no way to show is left out, and counted. With
+``--whole`` it is the whole suite, which takes hours. Exit status 1: something failed, or a world
+was not what it says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from .catalogue import World, worlds
+
+ROOT = Path(__file__).parents[2]
+
+ROOMS = (
+    "tests/core",
+    "tests/kernel",
+    "tests/transport",
+    "tests/apps",
+    "tests/internet/test_process.py",
+    "tests/internet/test_process_machine.py",
+    "tests/internet/test_spawn_errors.py",
+    "tests/internet/test_utils.py",
+)
+"""Where children are started, talked to and reaped."""
+
+THOROUGH = ("tests/internet", "tests/loop", "tests/runner", "tests/pitfalls", "tests/hostile")
+"""Played as well in the worlds where several things are lacking at once."""
+
+DEADLINE_S = 1800
+
+_COUNT = re.compile(r"(\d+) (passed|failed|error|skipped)")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one world."""
+
+    world: World
+    passed: int
+    left_out: int
+    failed: int
+    seconds: float
+    output: str
+
+    @property
+    def is_good(self) -> bool:
+        """Whether something was played, and nothing failed."""
+        return self.passed > 0 and self.failed == 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Play, print a line per world and the failures, and return the exit status."""
+    options = _parse(arguments)
+    chosen = [world for world in worlds() if options.only in world.name]
+    if options.list:
+        print(*(world.name for world in chosen), sep="\n")
+        return 0
+    if not chosen:
+        print(f"no world has {options.only!r} in its name")
+        return 1
+    results = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for result in pool.map(lambda world: _play(world, options.whole, options.rooms), chosen):
+            results.append(result)
+            print(_line(result), flush=True)
+    for result in results:
+        if not result.is_good:
+            print(f"\n=== {result.world.name}\n{result.output}")
+    return 0 if all(result.is_good for result in results) else 1
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.worlds", description=__doc__)
+    parser.add_argument("rooms", nargs="*", help="play these, instead of the usual ones")
+    parser.add_argument("--only", default="", metavar="WORDS", help="worlds with this in the name")
+    parser.add_argument("--whole", action="store_true", help="play the whole suite in each")
+    parser.add_argument("--list", action="store_true", help="name the worlds, and play none")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="worlds at a time")
+    return parser.parse_args(arguments)
+
+
+def _play(world: World, whole: bool, rooms: Sequence[str]) -> Result:
+    begun = time.monotonic()
+    into = [sys.executable, "-m", "tests.worlds.enter", world.name, sys.executable, "-m"]
+    said = _run([*into, "tests.worlds.look"])
+    if said.returncode == 0:
+        pytest = ["pytest", "-p", "no:cacheprovider", "-q", "-rf", "--tb=short"]
+        said = _run([*into, *pytest, *(rooms or ([] if whole else _rooms(world)))])
+    counts = {what: int(number) for number, what in _COUNT.findall(_last_line(said.stdout))}
+    failed = counts.get("failed", 0) + counts.get("error", 0)
+    return Result(
+        world,
+        counts.get("passed", 0),
+        counts.get("skipped", 0),
+        failed or int(said.returncode != 0),
+        time.monotonic() - begun,
+        said.stdout,
+    )
+
+
+def _rooms(world: World) -> list[str]:
+    """Return the usual rooms; in worlds that lack most, more."""
+    return [*ROOMS, *(THOROUGH if "all of these" in world.name else ())]
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def _last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2]
+
+
+def _line(result: Result) -> str:
+    verdict = "ok" if result.is_good else "NOT ok"
+    counts = f"{result.passed:>5} passed {result.left_out:>4} left out {result.failed:>3} failed"
+    return f"{result.world.name:<36} {counts} {result.seconds:>5.0f} s  {verdict}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""Looks whether this world is what it says: ``python -m tests.worlds.look``, from inside.
+
+What is lacking must not be found, and a child must start and end all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+
+from procreactor.internet import protocol, reactor
+from procreactor.kernel import children
+
+from ..support import LACKS, PROC
+from .catalogue import FEATURES
+
+
+class _Echo(protocol.ProcessProtocol):
+    def __init__(self) -> None:
+        self.received = b""
+
+    def outReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def processEnded(self, reason: object) -> None:
+        reactor.stop()
+
+
+def _main() -> None:
+    echo = _Echo()
+    reactor.spawnProcess(echo, "/bin/echo", ["echo", "here"], {})
+    reactor.run()
+    assert echo.received == b"here\n"
+    found = children.in_use() & LACKS
+    assert not found, f"in use after all: {found}"
+    lost = set(FEATURES) - children.in_use() - LACKS
+    assert not lost, f"lost besides: {lost}"
+    assert ("/proc" in LACKS) == (not os.path.exists("/proc/self/fd"))
+    assert os.path.exists(f"{PROC}/self/fd")
+    assert ("threads" in LACKS) == (not _has_threads())
+    print("open files:", resource.getrlimit(resource.RLIMIT_NOFILE))
+
+
+def _has_threads() -> bool:
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
+
+
+if __name__ == "__main__":
+    _main()
