@@ -1,0 +1,220 @@
+"""Every system call of the installed package fails once, seen from outside.
+
+For each act (acts.py) a first performance shows which calls it makes, and where. Then, for each of
+them and each error that it may have (calls.py), a process of its own performs it again with that
+call struck (supervision.py). Whatever happens, it must make sense: either all came about, or the
+failure was told, with the very errno, at a stage where the call belongs. Nothing is left: no fd, no
+child, no blocked signal, and the process is as dumpable as it was. And then the same act succeeds,
+unstruck, in the same process: a blow may cost features, not function.
+
+tests/c/test_faults.c does this inside the C core. Here are the calls that Python makes for us, the
+order in which they meet those of the core, and what a program is told.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+import signal
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alone import alone
+from faults.acts import ACTS, Act, Refusal, Stage, note_refusal, stage_for
+from faults.calls import CALLS, DATABASE, ENDS, LIBC_CALLS, UNREACHED, find_call
+from faults.supervision import Blow, Calls, Listen, begin_act, can_supervise, end_act, play
+from fdtables import Entry, assert_same, join_watchers, landing_slots, own_table
+from seccomp import needs_seccomp
+
+from procreactor.kernel import children
+
+MOST_TIMES = 5
+"""Of a call that is made more often, so many are struck, the first and the last among them."""
+
+FEW_ERRORS = 2
+
+ENOUGH_FAILURES = 3
+
+TABLE_END = 96
+"""One above the highest fd that is looked at; acts open few, and low ones."""
+
+PR_GET_DUMPABLE = 3
+WAIT_FOR_ALL = 0x40000000
+"""__WALL of waitid(2): also for a child that has no exit signal."""
+
+SYSTEM_CALLS = Path(__file__).resolve().parents[2] / "csrc" / "sys.h"
+
+# --- one performance, in a process of its own -----------------------------------------------------
+
+State = tuple[dict[int, Entry], set[int], int]
+
+
+def state(slot_file: tuple[int, int]) -> State:
+    """What an act must leave as it was; of the landing slots some may have been given up."""
+    fds = {fd: entry for fd, entry in own_table(TABLE_END).items() if entry.file != slot_file}
+    blocked = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+    return fds, blocked, ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)
+
+
+def assert_nothing_is_left(before: State, slot_file: tuple[int, int]) -> None:
+    now = state(slot_file)
+    assert_same(now[0], before[0], "fds")
+    assert now[1:] == before[1:], "signals blocked, dumpable"
+    try:
+        left = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | WAIT_FOR_ALL)
+    except ChildProcessError:
+        return
+    raise AssertionError(f"a child is left: {left or 'it runs'}")
+
+
+def perform_once(act: Act, stage: Stage) -> tuple[list[Refusal], list[Refusal]]:
+    """Return what was told, by exceptions and in the log."""
+    try:
+        act.perform(stage)
+    except OSError as error:
+        note_refusal(stage, error)
+    join_watchers()
+    told = list(stage.refusals), list(stage.logged)
+    stage.refusals.clear()
+    stage.logged.clear()
+    return told
+
+
+def perform(act: Act, blow: Blow | None, listen: Listen) -> tuple[list[Refusal], list[Refusal]]:
+    """Return what was told of *blow*; afterwards the act was performed once more, unstruck."""
+    may_lose = blow is not None and (blow.name, blow.error) in ENDS
+    with stage_for(act, may_lose) as stage:
+        slot = min(landing_slots())
+        slot_file = own_table(slot + 1)[slot].file
+        listen()
+        before = state(slot_file)
+        begin_act()
+        told = perform_once(act, stage)
+        end_act()
+        assert_nothing_is_left(before, slot_file)
+        if blow is not None:
+            stage.may_lose = False
+            assert perform_once(act, stage) == ([], []), "unstruck, afterwards"
+            assert_nothing_is_left(before, slot_file)
+    return told
+
+
+# --- all blows to one act -------------------------------------------------------------------------
+
+
+def which(count: int) -> Iterable[int]:
+    """Return which of *count* equal calls are struck."""
+    if count <= MOST_TIMES:
+        return range(1, count + 1)
+    return sorted({1 + (count - 1) * at // (MOST_TIMES - 1) for at in range(MOST_TIMES)})
+
+
+def is_the_databases(act: Act, site: str, name: str) -> bool:
+    return act.asks_database and site == "libc" and name not in DATABASE
+
+
+def blows(act: Act, calls: Calls) -> Iterator[Blow]:
+    for (site, name), count in sorted(calls.items()):
+        if is_the_databases(act, site, name):
+            continue
+        errors, _ = find_call(site, name) or ((), ())
+        for nth in which(count):
+            for error in errors if act.is_thorough else errors[:FEW_ERRORS]:
+                yield Blow(site, name, nth, error)
+
+
+def complaint(blow: Blow, refusals: list[Refusal], logged: list[Refusal]) -> str:
+    """Return what is wrong with what was told of *blow*, or ""."""
+    wrong = [told for told in [*refusals, *logged] if told[0] != blow.error]
+    if wrong:
+        return f"told as {wrong}"
+    _, stages = find_call(blow.site, blow.name) or ((), ())
+    wrong = [told for told in refusals if told[1] not in stages]
+    wrong += [told for told in logged if "" not in stages]
+    return f"told where it does not belong: {wrong}" if wrong else ""
+
+
+def strike(act: Act, blow: Blow) -> tuple[bool, str]:
+    """Return whether the call was struck, and what went wrong, or ""."""
+    try:
+        played = play(partial(perform, act, blow), blow)
+    except AssertionError as error:
+        return True, str(error) or repr(error)
+    refusals, logged = played.said
+    return played.struck, complaint(blow, refusals, logged)
+
+
+def sweep(name: str) -> dict[str, Any]:
+    """Strike each call of the act; return what was struck, is not known, and went wrong."""
+    act = ACTS[name]
+    if not act.is_cold:
+        with stage_for(act) as stage:
+            assert perform_once(act, stage) == ([], [])
+    learnt = play(partial(perform, act, None), None)
+    assert learnt.said == [[], []], learnt.said
+    unknown = [
+        (site, name)
+        for site, name in learnt.calls
+        if find_call(site, name) is None and not is_the_databases(act, site, name)
+    ]
+    struck, failures = set(), []
+    for blow in blows(act, learnt.calls):
+        has_struck, wrong = strike(act, blow)
+        if has_struck:
+            struck.add((blow.site, blow.name))
+        if wrong:
+            failures.append(f"{blow}: {wrong}")
+        if len(failures) == ENOUGH_FAILURES:
+            break  # each may have taken its whole deadline
+    return {"struck": sorted(struck), "unknown": unknown, "failures": failures}
+
+
+STRUCK: dict[str, set[tuple[str, str]]] = {}
+"""By act, the calls that were struck in this run."""
+
+
+@functools.cache
+def is_supervision_to_be_had() -> bool:
+    return bool(alone(can_supervise))
+
+
+@needs_seccomp
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ACTS)
+def test_any_call_may_fail(name: str) -> None:
+    if ACTS[name].needs_root and os.geteuid() != 0:
+        pytest.skip("needs root")
+    if not is_supervision_to_be_had():
+        pytest.skip("system calls cannot be watched here (seccomp, pidfd_getfd, /proc)")
+    found = alone(sweep, name, disable=ACTS[name].disable)
+    assert not found["unknown"], "calls that calls.py does not know"
+    assert not found["failures"], "\n".join(found["failures"])
+    STRUCK[name] = {(site, name) for site, name in found["struck"]}
+
+
+def test_every_call_that_may_fail_was_struck() -> None:
+    if set(STRUCK) != set(ACTS):
+        pytest.skip("not all acts were performed in this run")
+    if len(children.in_use()) < 6:
+        pytest.skip("not all that the kernel may have is here")
+    struck = set().union(*STRUCK.values())
+    by_libc = {name for site, name in struck if site == "libc"}
+    elsewhere = {name for _, name in struck}
+    never = {name for name, (errors, _) in CALLS.items() if errors} - elsewhere
+    never |= {name for name, (errors, _) in LIBC_CALLS.items() if errors} - by_libc
+    assert never - {"epoll_pwait", "epoll_wait"} == set()  # one of them is the machine's
+
+
+def test_every_call_of_the_c_core_is_known() -> None:
+    text = SYSTEM_CALLS.read_text(encoding="utf-8")
+    made = set(re.findall(r"^PR_CALL\((\w+)", text, re.MULTILINE)) | set(
+        re.findall(r"\bSYS_(\w+),", text)
+    )
+    known = {name.split()[0] for name in CALLS}
+    assert "pipe2" in made
+    assert made - known == set(UNREACHED), "in sys.h, and neither in CALLS nor in UNREACHED"

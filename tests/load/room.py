@@ -1,0 +1,101 @@
+"""How many children there may be: what this machine and its limits leave room for."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from procreactor.kernel import children
+
+__all__ = ["find_room", "groups", "needs_pidfds", "raise_open_files"]
+
+needs_pidfds = pytest.mark.skipif(
+    "pidfd" not in children.in_use(),
+    reason="without pidfds a thread waits for each child: other limits, and later ones",
+)
+
+SPARE_FDS = 400
+SPARE_PIDS = 100
+BYTES_EACH = 200 << 10
+"""Of one child and its pipes, most of it the kernel's: more than it takes."""
+
+
+def raise_open_files(wanted: int) -> int:
+    """Allow this process *wanted* fds, or as many as it may; return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def find_room(wanted: int, fds_each: int) -> tuple[int, str]:
+    """Return how many children there may be, at most *wanted*, and what is the reason.
+
+    The limit on open files is raised for that.
+    """
+    fds = raise_open_files(wanted * fds_each + SPARE_FDS)
+    rooms = [(wanted, "as many as are wanted")]
+    rooms.append(((fds - SPARE_FDS) // fds_each, f"{fds:,} open files (ulimit -n)"))
+    rooms += ((most - SPARE_PIDS, why) for most, why in _pids())
+    rooms += ((free // BYTES_EACH, why) for free, why in _memory())
+    return min(rooms, key=lambda room: room[0])
+
+
+def _number(path: str | Path) -> int | None:
+    try:
+        text = Path(path).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def groups(controller: str) -> Iterator[Path]:
+    """The directories of the cgroups that this process is in and *controller* may bound it by."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    mounts = Path("/sys/fs/cgroup")
+    for _, names, group in (line.split(":", 2) for line in lines):
+        if not names:  # cgroup v2
+            mount = mounts / "unified" if (mounts / "unified").is_dir() else mounts
+        elif controller in names.split(","):
+            mount = mounts / controller
+        else:
+            continue
+        path = mount / group.lstrip("/")
+        yield from (one for one in (path, *path.parents) if one.is_relative_to(mount))
+
+
+def _pids() -> Iterator[tuple[int, str]]:
+    if os.geteuid() != 0:
+        soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        if soft != resource.RLIM_INFINITY:
+            yield soft - SPARE_PIDS, "processes of this user (ulimit -u)"
+    for name in ("kernel/pid_max", "kernel/threads-max"):
+        most = _number(f"/proc/sys/{name}")
+        if most is not None:
+            yield most - len(list(Path("/proc").glob("[0-9]*"))), name
+    for group in groups("pids"):
+        most, now = _number(group / "pids.max"), _number(group / "pids.current")
+        if most is not None:
+            yield most - (now or 0), f"{group}/pids.max"
+
+
+def _memory() -> Iterator[tuple[int, str]]:
+    text = Path("/proc/meminfo").read_text()
+    found = re.search(r"^MemAvailable: +(\d+) kB$", text, re.MULTILINE)
+    if found:
+        yield int(found[1]) * 1024, "memory available"
+    for group in groups("memory"):
+        for most, now in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit = _number(group / most)
+            if limit is not None:
+                yield limit - (_number(group / now) or 0), f"{group}/{most}"
