@@ -81,6 +81,9 @@ void check_context(const char *text);
 void skip(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void skip_unless_root(void);
 
+/* For what valgrind answers in the kernel's place, or holds open itself (make valgrind). */
+void skip_under_valgrind(const char *why);
+
 /* Every open fd of this process with the file behind it. */
 enum { FD_LIST_ROOM = 4096 };
 struct fd_list {

@@ -65,6 +65,7 @@ TEST_BOTH_WAYS(exit_codes_arrive)
 
 TEST_BOTH_WAYS(the_signal_that_ended_a_child_arrives)
 {
+    skip_under_valgrind("a signal is kept from us");
     const int numbers[] = {SIGTERM, SIGKILL, SIGHUP, 34, 64};
     for (int i = 0; i < 5; i++) {
         start_waiting_child(mode);
