@@ -7,7 +7,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 CORE := setup.py pyproject.toml procreactor/core/_build.py $(wildcard csrc/*.c csrc/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check-c sanitize proof lint types format bench bench-compare clean
+.PHONY: help demo test check-c sanitize faults soak fuzz proof lint types format bench bench-compare
+.PHONY: clean
 # One build at a time in one tree.
 .NOTPARALLEL:
 
@@ -49,6 +50,16 @@ check-c: ## run the C core's own tests
 sanitize: ## run the C core's tests under ASan and UBSan
 	@.ci/preflight $(PYTHON)
 	$(MAKE) -C tests/c sanitize
+
+faults: $(VENV)/test-ready ## play the suite where the kernel or a sandbox denies what we like to use
+	$(BIN)/python -m tests.worlds $(ARGS)
+
+soak: $(VENV)/test-ready ## 1,000,000 spawns in one process (ARGS='--spawns 50000': fewer)
+	$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: ## fuzz the C core's fd plan and requests, guided by coverage (SECONDS=60 each)
+	@.ci/preflight $(PYTHON)
+	$(MAKE) -C tests/fuzz fuzz
 
 proof: $(VENV)/proof-ready ## run Twisted's own tests, on Twisted and on our reactor
 	$(BIN)/python -m tests.proof $(ARGS)

@@ -7,22 +7,21 @@
  *   - A daemon that has put aside uid 0 (real or saved uid 0, effective uid another) takes it back
  *     first; Twisted does the same.
  *   - A change of uid clears the parent death signal, so that comes after.
- *   - Ambient capabilities survive exec and a change between two non-root uids: cleared by hand.
+ *   - Capabilities are given up by hand.  Inheritable ones survive the change and the exec, ambient
+ *     ones a change between two non-root uids and the exec.  Permitted and effective ones end with the
+ *     exec, but with SECBIT_NO_SETUID_FIXUP, or from a non-root uid, not before: the program would be
+ *     looked for with the rights of the parent.  Without any permitted ones there are no ambient ones.
  *   - The mask is set last: until then only SIGKILL and SIGSTOP can reach the child.
  */
 #ifndef PR_BECOME_H
 #define PR_BECOME_H
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
 
 #include "procreactor.h"
 #include "sys.h"
-
-#ifndef PR_CAP_AMBIENT
-#define PR_CAP_AMBIENT 47
-#define PR_CAP_AMBIENT_CLEAR_ALL 4
-#endif
 
 /* What a child reports when it fails: who looks at it finds errno as it was, never read again. */
 struct pr_report {
@@ -48,6 +47,13 @@ PR_RAW int child_take_root_back(void)
     return effective != 0 && (real == 0 || saved == 0) ? (int)sys_setresuid(-1U, 0, -1U) : 0;
 }
 
+PR_RAW long child_give_up_capabilities(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}, {0, 0, 0}};
+    return sys_capset(&header, none);
+}
+
 /* 0, or the errno with *stage written. */
 PR_RAW int child_change_identity(const struct pr_become *become, int *stage)
 {
@@ -64,8 +70,8 @@ PR_RAW int child_change_identity(const struct pr_become *become, int *stage)
     *stage = PR_STAGE_SETUID;
     if ((result = sys_setresuid(become->uid, become->uid, become->uid)) < 0)
         return (int)-result;
-    if (become->uid != 0)
-        sys_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL); /* EINVAL before Linux 4.3: none there */
+    if (become->uid != 0 && (result = child_give_up_capabilities()) < 0)
+        return (int)-result;
     return 0;
 }
 

@@ -13,8 +13,13 @@
  *     then reads them to their end, unless somebody else holds them or there is too much.
  *   - It is asked for at every call: a pidfd that is ready while there is nothing to reap
  *     belongs to a traced zombie, which the caller sees by a call that tells nothing.
+ *   - A child may have its pipe keep its writes apart (O_DIRECT, pipe(7)), up to PIPE_BUF each: a read
+ *     takes one of them, and what it has no room for is gone.  So the last room of a part, where it is
+ *     less than that, is used only for what it has room for.
  */
 #include <errno.h>
+#include <limits.h>
+#include <sys/ioctl.h>
 
 #include "procreactor.h"
 #include "sys.h"
@@ -58,12 +63,28 @@ void pr_gather_close(struct pr_gather *gather)
     end(gather, &gather->pidfd);
 }
 
+/* Whether a read with so little room might cut a write.  One that is there is no longer than all that
+ * is there; where nothing is, one may come before the read, unless no writer is left. */
+static int might_cut(int fd, uint32_t room)
+{
+    struct pollfd pipe = {.fd = fd, .events = POLLIN};
+    struct timespec at_once = {0};
+    int unread = 0;
+    if (room >= PIPE_BUF || sys_ioctl(fd, FIONREAD, (long)&unread) != 0)
+        return 0;
+    if (unread)
+        return unread > (int)room;
+    return sys_ppoll(&pipe, 1, &at_once) >= 0 && pipe.revents != POLLHUP;
+}
+
 /* How much was read; the stream is closed at its end.  An error that is no "not yet" ends it too:
  * there is nothing to be had from it any more. */
 static uint32_t read_stream(struct pr_gather *gather, int stream, char *buffer, uint32_t size)
 {
     uint32_t filled = 0;
     while (gather->out_fds[stream] >= 0 && filled < size) {
+        if (filled && might_cut(gather->out_fds[stream], size - filled))
+            break;
         long result = sys_read(gather->out_fds[stream], buffer + filled, size - filled);
         if (result == -EAGAIN)
             break;

@@ -5,6 +5,8 @@
  *   - With a pidfd the wait is for that child and no other, whatever became of its number.
  *   - si_pid == 0 with WNOHANG means "not ended", also for a traced zombie and for one whose threads
  *     are not all gone, for which the pidfd may poll readable already.
+ *   - A child can make us its tracer (PTRACE_TRACEME).  waitid then tells its stops as well, asked for
+ *     or not, once each: CLD_TRAPPED.  Not ended either.
  *   - ECHILD: other code reaped it (os.waitpid(-1), or SIGCHLD ignored).  From Linux 6.15 the pidfd
  *     still tells the exit code (PIDFD_GET_INFO with PIDFD_INFO_EXIT); before, the status is lost.
  */
@@ -79,6 +81,12 @@ static int ask_pidfd(int pidfd, struct pr_exit *exit)
     return 1;
 }
 
+static int has_ended(const siginfo_t *info)
+{
+    return info->si_pid != 0 && (info->si_code == CLD_EXITED || info->si_code == CLD_KILLED ||
+                                 info->si_code == CLD_DUMPED);
+}
+
 void pr_drop(int epoll_fd, int fd)
 {
     struct epoll_event unused = {0}; /* older kernels want one */
@@ -90,16 +98,19 @@ int pr_reap(int pidfd, int pid, struct pr_exit *exit)
 {
     siginfo_t info = {0};
     struct rusage usage;
-    long result = -EINVAL;
-    if (pidfd >= 0)
-        result = sys_waitid(P_PIDFD, pidfd, &info, WEXITED | WNOHANG, &usage);
-    if (result == -EINVAL) /* no pidfd, or Linux 5.3, which has pidfds but no P_PIDFD */
-        result = sys_waitid(P_PID, pid, &info, WEXITED | WNOHANG, &usage);
+    long result;
+    do {
+        result = -EINVAL;
+        if (pidfd >= 0)
+            result = sys_waitid(P_PIDFD, pidfd, &info, WEXITED | WNOHANG, &usage);
+        if (result == -EINVAL) /* no pidfd, or Linux 5.3, which has pidfds but no P_PIDFD */
+            result = sys_waitid(P_PID, pid, &info, WEXITED | WNOHANG, &usage);
+    } while (result == -EINTR);
     if (result == -ECHILD)
         return ask_pidfd(pidfd, exit);
     if (result < 0)
         return (int)result;
-    if (info.si_pid == 0)
+    if (!has_ended(&info))
         return 0;
     write_exit(exit, &info, &usage);
     return 1;
@@ -115,10 +126,12 @@ int pr_reap_in(int epoll_fd, struct pr_result *child, struct pr_exit *exit)
 
 int pr_wait_exit(int pid)
 {
-    siginfo_t info;
+    siginfo_t info = {0};
     long result;
-    while ((result = sys_waitid(P_PID, pid, &info, WEXITED | WNOWAIT, NULL)) == -EINTR)
-        ;
+    while ((result = sys_waitid(P_PID, pid, &info, WEXITED | WNOWAIT, NULL)) == -EINTR ||
+           (result == 0 && !has_ended(&info)))
+        if (result == 0) /* a stop of one that we trace: news until it is taken */
+            sys_waitid(P_PID, pid, &info, WSTOPPED | WNOHANG, NULL);
     return result == -ECHILD ? 0 : (int)result; /* reaped by other code: it has ended */
 }
 

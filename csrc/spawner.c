@@ -371,8 +371,10 @@ static void *work_off(void *opaque)
         struct pr_job *job = begin(spawner, &closing);
         if (job)
             start(spawner, job);
-        else if (closing)
+        else if (closing) {
+            ring(spawner); /* pass it on: the bell wakes one sleeper, or, made so at the close, all */
             break;
+        }
         attend(spawner, !job, &buffer);
     }
     free(buffer);

@@ -229,6 +229,7 @@ PR_CALL(prlimit64, (int pid, int resource, const uint64_t limits[2], uint64_t be
 PR_CALL(getpriority, (int which, int who), which, who)
 PR_CALL(setpriority, (int which, int who, int value), which, who, value)
 PR_CALL(prctl, (int option, long argument), option, argument, 0, 0, 0)
+PR_CALL(capset, (void *header, const void *sets), header, sets)
 PR_CALL(getresuid, (uint32_t *real, uint32_t *effective, uint32_t *saved), real, effective, saved)
 PR_CALL(setresuid, (uint32_t real, uint32_t effective, uint32_t saved), real, effective, saved)
 PR_CALL(setresgid, (uint32_t real, uint32_t effective, uint32_t saved), real, effective, saved)

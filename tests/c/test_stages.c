@@ -437,8 +437,9 @@ TEST(every_stage_of_the_launcher_is_reported)
     launcher_must_fail(SYS_setresgid, 1, EPERM, PR_STAGE_SETGID);
     launcher_must_fail(SYS_setgroups, 1, EPERM, PR_STAGE_SETGROUPS);
     launcher_must_fail(SYS_setresuid, 1, EAGAIN, PR_STAGE_SETUID);
-    launcher_must_fail(SYS_prctl, 2, EINVAL, PR_STAGE_NO_NEW_PRIVS);
-    launcher_must_fail(SYS_prctl, 3, EINVAL, PR_STAGE_DEATH_SIGNAL);
+    launcher_must_fail(SYS_capset, 1, EPERM, PR_STAGE_SETUID);
+    launcher_must_fail(SYS_prctl, 1, EINVAL, PR_STAGE_NO_NEW_PRIVS);
+    launcher_must_fail(SYS_prctl, 2, EINVAL, PR_STAGE_DEATH_SIGNAL);
     launcher_must_fail(SYS_execve, 1, EIO, PR_STAGE_EXEC);
 }
 
