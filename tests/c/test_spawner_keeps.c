@@ -490,6 +490,8 @@ TEST(a_child_that_only_its_tracer_knows_to_have_ended_is_handed_over)
     CHECK_INT(submit_kept(spawner, errand), 0);
     CHECK(read(marks[0], line, sizeof line - 1) > 1);
     CHECK_INT(sscanf(line, "%d", &pid), 1);
+    while (pr_spawner_state(spawner, &errand->job) != PR_JOB_RUNNING)
+        sched_yield(); /* or the tracer would have a copy of the child's ends */
     pid_t tracer = start_tracer(pid, ready[1], leave[0]);
     CHECK_INT(read(ready[0], &byte, 1), 1);
     CHECK_INT(write(gate[1], "\n", 1), 1);
