@@ -178,8 +178,9 @@ struct pr_exit {
  * be stopped by those only who can as well stop the caller. */
 int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours);
 
-/* Take an fd out of an epoll set and close it.  Always the two together, in this order: the interest
- * belongs to the open file, of which a child that has not exec'ed yet may hold a copy. */
+/* Take an fd out of an epoll set (-1: it is in none) and close it.  Always the two together, in this order:
+ * the interest belongs to the open file, of which a child that has not exec'ed yet may hold a copy.
+ * Whatever close(2) says, the number is free on return. */
 void pr_drop(int epoll_fd, int fd);
 
 /* Collect the exit of a child, without blocking.  1: *exit is written and the child is gone;

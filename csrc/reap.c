@@ -90,7 +90,8 @@ static int has_ended(const siginfo_t *info)
 void pr_drop(int epoll_fd, int fd)
 {
     struct epoll_event unused = {0}; /* older kernels want one */
-    sys_epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &unused);
+    if (epoll_fd >= 0)
+        sys_epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &unused);
     sys_close(fd); /* never again on EINTR: Linux has closed it by then */
 }
 

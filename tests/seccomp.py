@@ -35,6 +35,7 @@ __all__ = [
 
 _EVERYWHERE = {"clone3": 435, "close_range": 436, "pidfd_open": 434, "pidfd_send_signal": 424}
 _BOTH = {  # x86_64, aarch64
+    "capset": (126, 91),
     "chdir": (80, 49),
     "clone": (56, 220),
     "close": (3, 57),

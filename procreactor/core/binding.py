@@ -47,6 +47,7 @@ __all__ = [
     "open_pty",
     "open_timer",
     "reserve",
+    "room_for_pty",
     "send_signal",
     "set_timer",
     "spawn",
@@ -455,11 +456,12 @@ class SpawnerThreads:
 
     def free(self) -> None:
         """Let go of everything, after `close`. Idempotent."""
-        handle, self._opened[0] = self._opened[0], ffi.NULL
-        self._handle = None
+        handle = self._opened[0]
         if handle:
             for job, *_ in self._jobs.values():
                 lib.pr_job_forget_data(job)  # taken, and lost to an exception
+            self._handle = None
+            self._opened[0] = ffi.NULL  # right before: an interrupt comes after a call only
             lib.pr_spawner_free(handle)
 
     def abandon(self) -> None:
@@ -582,7 +584,10 @@ def _spawn_error(spec: SpawnSpec, stage: int, error: int, index: int) -> SpawnEr
 
 
 drop = lib.pr_drop
-"""``drop(epoll_fd, fd)``: take *fd*, of the caller, out of the epoll set, and close it."""
+"""``drop(epoll_fd, fd)``: take *fd*, of the caller, out of the epoll set, and close it.
+
+With -1 it is in none.
+"""
 
 
 def _has_ended(code: int) -> bool:
@@ -616,12 +621,18 @@ def send_signal(pidfd: int, pid: int, number: int) -> None:
         raise OSError(-code, os.strerror(-code))
 
 
-def open_pty(rows: int, columns: int) -> tuple[int, int]:
+def room_for_pty() -> Any:
+    """Return memory for the fds of `open_pty`: two numbers, -1 until it has opened them."""
+    return ffi.new("int[2]", [-1, -1])
+
+
+def open_pty(rows: int, columns: int, room: Any = None) -> tuple[int, int]:
     """Return (master, slave), both close-on-exec and the caller's; the master is non-blocking.
 
-    0 rows and 0 columns leave the size unset, as Twisted does. Raises SpawnError.
+    0 rows and 0 columns leave the size unset, as Twisted does. Raises SpawnError. The fds are in
+    *room* as well, where an exception of a signal handler does not lose them.
     """
-    fds = ffi.new("int[2]")
+    fds = room_for_pty() if room is None else room
     stage = ffi.new("int *")
     code = lib.pr_open_pty(rows, columns, fds, stage)
     if code < 0:

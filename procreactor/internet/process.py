@@ -137,9 +137,11 @@ class ChildTransport:
         reason = self._exit_reason
         if reason is None:  # an interrupt came when the exit was being told
             reason = self._reason(status)
-        self._tell("processEnded", reason)
-        self.proto = None
-        self._on_over(self)
+        try:
+            self._tell("processEnded", reason)
+        finally:
+            self.proto = None
+            self._on_over(self)
 
     def _reason(self, status: ExitStatus) -> Any:
         """Return the Failure that tells how the child ended."""

@@ -20,7 +20,8 @@ from typing import Any
 
 from procreactor.errors import SpawnError, spawn_error
 from procreactor.internet.process import ChildTransport, Process, PTYProcess
-from procreactor.kernel.ptys import PtyPair, open_pty
+from procreactor.kernel.fds import close_fd
+from procreactor.kernel.ptys import PtyPair, PtyRoom, open_pty
 from procreactor.kernel.users import resolve_identity
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import Redirect, SpawnSpec
@@ -94,12 +95,17 @@ def spawn_process(
     else:
         transport = keeper.on_pipes(keeper.loop, processProtocol, keeper.on_over)
         start = partial(transport.start, spec)
-    if extras.get("cgroup") is None:
-        start()
-    else:
-        with _cgroup(extras["cgroup"]) as spec.cgroup_fd:
+    try:
+        if extras.get("cgroup") is None:
             start()
-    keeper.on_start(transport)
+        else:
+            with _cgroup(extras["cgroup"]) as spec.cgroup_fd:
+                start()
+        keeper.on_start(transport)
+    except BaseException:
+        if transport.pid is not None:  # it runs, and an interrupt came after the start
+            keeper.on_start(transport)
+        raise
     transport.connect()
     return transport
 
@@ -217,7 +223,7 @@ def _cgroup(cgroup: Any) -> Iterator[int]:
                 error.filename = os.fsdecode(name)
             raise
         finally:
-            os.close(fd)
+            close_fd(fd)
 
 
 def _start_on_pty(
@@ -226,11 +232,11 @@ def _start_on_pty(
     if user_pty is not None:
         transport.start(spec, user_pty)
         return
-    pty = open_pty(*(windowSize or (0, 0)))
+    room = PtyRoom()
+    rows, columns = windowSize or (0, 0)
     try:
-        transport.start(spec, pty)
+        transport.start(spec, open_pty(rows, columns, room))
     except BaseException:
         if transport.fileno() < 0:  # else it was taken over, and the interrupt came after that
-            os.close(pty.master)
-            os.close(pty.slave)
+            room.close()
         raise

@@ -27,6 +27,7 @@ from functools import partial
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
 from procreactor.kernel import dispositions
+from procreactor.kernel.fds import close_fd
 from procreactor.model import ExitStatus, SpawnSpec
 
 __all__ = ["Child", "in_use", "open_exit_fd"]
@@ -168,7 +169,8 @@ class Child:
             self._is_made = True
         drop = partial(binding.drop, self._call.epoll_fd)
         while self.ours:
-            fd = self.ours.pop()
+            fd = self.ours[-1]
+            del self.ours[-1]  # not pop, after which an interrupt may strike
             if fd >= 0:
                 drop(fd)
         if self.pid < 0:
@@ -200,7 +202,7 @@ class Child:
         """Whether the start put `exit_fd` into the epoll set."""
         return self._call.epoll_fd >= 0 and self._exit_fd == self.pidfd
 
-    def try_reap(self, close: Callable[[int], object] = os.close) -> ExitStatus | None:
+    def try_reap(self, close: Callable[[int], object] = close_fd) -> ExitStatus | None:
         """Return how the child ended, its fds closed by *close*; or None while it has not ended."""
         self._check_owner()
         status = self._call.reap(self.pidfd, self.pid)
@@ -214,7 +216,7 @@ class Child:
 
         An interrupt loses nothing: after one, a second call returns what the first one would have.
         """
-        if self.pidfd < 0 and not self.is_reaped:  # exit_fd is none of the C core's
+        if self.pidfd < 0 <= self._exit_fd:  # which is none of the C core's
             return self.try_reap(partial(binding.drop, epoll_fd))
         self._check_owner()
         status = self._call.reap_in(epoll_fd)
@@ -235,15 +237,17 @@ class Child:
             binding.wait_exit(self.pid)
             return
         try:  # by the pidfd: where others have reaped it, the number may be another child's by now
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
+            while _is_stop(os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)):
+                os.waitid(os.P_PIDFD, self.pidfd, os.WSTOPPED | os.WNOHANG)
         except ChildProcessError:
             pass
 
-    def close(self, close: Callable[[int], object] = os.close) -> None:
+    def close(self, close: Callable[[int], object] = close_fd) -> None:
         """Let go of the child's fds. The child itself runs on, unwatched; idempotent."""
         pidfd, exit_fd = self.pidfd, self._exit_fd
+        is_open = pidfd >= 0 and self._call.pidfd == pidfd  # else an interrupted call closed it
         self.pidfd = self._exit_fd = -1
-        if pidfd >= 0 and self._call.pidfd == pidfd:  # else closed by a call that was interrupted
+        if is_open:
             close(pidfd)
         if exit_fd >= 0 and exit_fd != pidfd:
             close(exit_fd)
@@ -262,6 +266,11 @@ class Child:
                 errno.ECHILD,
                 f"pid {self.pid} is a child of process {self._owner.pid}, not of this one",
             )
+
+
+def _is_stop(news: os.waitid_result | None) -> bool:
+    """Whether a child has stopped that made us its tracer: told once, asked for or not."""
+    return news is not None and news.si_code in (os.CLD_TRAPPED, os.CLD_STOPPED)
 
 
 def _explain(error: SpawnError, spec: SpawnSpec) -> None:
@@ -299,24 +308,41 @@ def _watch_by_thread(pid: int) -> int:
     SpawnError (EMFILE, ENFILE; EAGAIN: no thread to be had).
     """
     fds: list[int] = []
+    copies: list[int] = []
     try:
-        fds.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        # One call of C each, from the system call to the list: an interrupt after it loses no fd.
+        fds.extend(map(os.eventfd, (0,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,)))
         # The thread writes to a copy of its own: by then the caller may have closed the first, and
         # the number may belong to another file.
-        fds.append(os.dup(fds[0]))
+        copies.extend(map(os.dup, fds))
         # A daemon: an interpreter that exits does not wait for its children.
         threading.Thread(
-            target=_wait_and_tell, args=(pid, fds[1]), name=f"procreactor-wait-{pid}", daemon=True
+            target=_wait_and_tell, args=(pid, copies), name=f"procreactor-wait-{pid}", daemon=True
         ).start()
-    except (OSError, RuntimeError) as error:
-        for fd in fds:
-            os.close(fd)
+    except BaseException as error:
+        _close_all(copies)
+        _close_all(fds)
+        if not isinstance(error, OSError | RuntimeError):
+            raise
         number = error.errno if isinstance(error, OSError) else None
         raise spawn_error(number or errno.EAGAIN, "exit watch") from error
     return fds[0]
 
 
-def _wait_and_tell(pid: int, fd: int) -> None:
+def _wait_and_tell(pid: int, copies: list[int]) -> None:
     binding.wait_exit(pid)
+    try:
+        fd = copies.pop()  # whoever takes it out of the list closes it
+    except IndexError:
+        return  # our start was interrupted, and undone
     os.eventfd_write(fd, 1)
-    os.close(fd)
+    close_fd(fd)
+
+
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        try:
+            fd = fds.pop()
+        except IndexError:
+            return
+        close_fd(fd)

@@ -22,6 +22,7 @@ import os
 import select
 
 from procreactor.core import binding
+from procreactor.kernel.fds import close_fd
 
 __all__ = ["ERROR", "HANGUP", "READ", "WRITE", "Poller"]
 
@@ -101,14 +102,17 @@ class Poller:
             self._epoll.register(self._ready_fd, READ)
         elif not wanted and self._ready_fd >= 0:
             self._epoll.unregister(self._ready_fd)
-            os.close(self._ready_fd)
+            close_fd(self._ready_fd)
             self._ready_fd = -1
 
     def close(self) -> None:
         """Close the epoll fd. Idempotent."""
-        self._epoll.close()
+        try:
+            self._epoll.close()
+        except OSError:
+            pass  # closed all the same (kernel/fds.py)
         if self._ready_fd >= 0:
-            os.close(self._ready_fd)
+            close_fd(self._ready_fd)
             self._ready_fd = -1
 
     def __del__(self) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError
+from procreactor.kernel.fds import close_fd
 
-__all__ = ["PtyPair", "open_pty"]
+__all__ = ["PtyPair", "PtyRoom", "open_pty"]
 
 
 _NO_DEVPTS = "no devpts file system is mounted here"
@@ -32,10 +33,23 @@ class PtyPair:
     slave: int
 
 
-def open_pty(rows: int = 0, columns: int = 0) -> PtyPair:
+class PtyRoom:
+    """Where `open_pty` puts a new pair at once, for an owner whom a signal handler interrupts."""
+
+    def __init__(self) -> None:
+        self._fds = binding.room_for_pty()
+
+    def close(self) -> None:
+        """Close what has been opened."""
+        for fd in self._fds:
+            if fd >= 0:
+                close_fd(fd)
+
+
+def open_pty(rows: int = 0, columns: int = 0, room: PtyRoom | None = None) -> PtyPair:
     """Return a new pair, both ends owned by the caller; SpawnError (ENOSPC, EMFILE, ENODEV)."""
     try:
-        return PtyPair(*binding.open_pty(rows, columns))
+        return PtyPair(*binding.open_pty(rows, columns, room._fds if room is not None else None))
     except SpawnError as error:
         error.hint = error.hint or _HINTS.get(error.errno or 0, "")
         raise

@@ -6,9 +6,8 @@ anew, because the loop that it stands for looks at its own clock.
 
 from __future__ import annotations
 
-import os
-
 from procreactor.core import binding
+from procreactor.kernel.fds import close_fd
 
 __all__ = ["TimerFd"]
 
@@ -39,7 +38,7 @@ class TimerFd:
         """Close the fd. Idempotent."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            close_fd(fd)
 
     def __del__(self) -> None:
         self.close()

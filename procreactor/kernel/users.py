@@ -3,6 +3,12 @@
 Facts: looking up a user may open files, sockets and libraries (NSS), so it happens before the fork.
 A uid without an entry is no error: it gets no supplementary groups. The groups of a user include
 the given gid (initgroups(3)).
+
+"No entry" is what libc says, too, when it could not look: out of fds, an error of the disk, a file
+that may not be read. Python hears nothing of the reason, and another service of nsswitch.conf may
+have had the last word. To start a child with the parent's gid then, or without the groups that are
+meant to bar it, would be worse than not to start it. So such an answer counts only when the file
+can be read, and when it is given twice.
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 import os
 import pwd
 
+from procreactor.errors import spawn_error
 from procreactor.model import Identity
 
 __all__ = ["resolve_identity"]
@@ -20,23 +27,50 @@ def resolve_identity(uid: int | None, gid: int | None) -> Identity | None:
 
     uid alone takes that user's own gid (this process's for a uid without an entry); gid alone keeps
     the uid, with the groups of its user. A process that may not change its groups and asks for
-    the ids that it has keeps its groups.
+    the ids that it has keeps its groups. SpawnError when the user database cannot be read.
     """
     if uid is None and gid is None:
         return None
     wanted_uid = os.geteuid() if uid is None else uid
     entry = _find_user(wanted_uid)
     wanted_gid = gid if gid is not None else entry.pw_gid if entry else os.getegid()
-    groups = tuple(os.getgrouplist(entry.pw_name, wanted_gid)) if entry else ()
+    groups = _find_groups(entry.pw_name, wanted_gid) if entry else ()
     identity = Identity(wanted_uid, wanted_gid, groups)
     return None if _is_already(identity) else identity
 
 
 def _find_user(uid: int) -> pwd.struct_passwd | None:
+    entry = _ask_for(uid)
+    if entry is None:
+        _check_readable("/etc/passwd")
+        entry = _ask_for(uid)
+    return entry
+
+
+def _ask_for(uid: int) -> pwd.struct_passwd | None:
     try:
         return pwd.getpwuid(uid)
     except KeyError:
         return None
+
+
+def _find_groups(name: str, gid: int) -> tuple[int, ...]:
+    groups = os.getgrouplist(name, gid)
+    if len(groups) < 2:
+        _check_readable("/etc/group")
+        groups = os.getgrouplist(name, gid)
+    return tuple(groups)
+
+
+def _check_readable(path: str) -> None:
+    """SpawnError when the file is there and cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.read(1)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise spawn_error(error.errno or 0, "user database", path) from error
 
 
 def _is_already(identity: Identity) -> bool:

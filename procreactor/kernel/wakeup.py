@@ -7,6 +7,9 @@ eventfd takes eight. Both ends are non-blocking: a full pipe is awake already.
 from __future__ import annotations
 
 import os
+from itertools import chain
+
+from procreactor.kernel.fds import close_fd
 
 __all__ = ["Wakeup"]
 
@@ -17,7 +20,10 @@ class Wakeup:
     _read_fd = write_fd = -1
 
     def __init__(self) -> None:
-        self._read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._open: list[int] = []
+        # One call of C, from the system call to the list: an interrupt after it loses no fd.
+        self._open.extend(chain.from_iterable(map(os.pipe2, (os.O_NONBLOCK | os.O_CLOEXEC,))))
+        self._read_fd, self.write_fd = self._open
 
     def fileno(self) -> int:
         """The fd to watch for reading."""
@@ -40,11 +46,12 @@ class Wakeup:
 
     def close(self) -> None:
         """Close both ends. Idempotent."""
-        read_fd, write_fd = self._read_fd, self.write_fd
         self._read_fd = self.write_fd = -1
-        for fd in (read_fd, write_fd):
-            if fd >= 0:
-                os.close(fd)
+        while self._open:
+            fd = self._open[-1]
+            del self._open[-1]  # not pop, after which an interrupt may strike
+            close_fd(fd)
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_open"):  # an interrupt may leave the object half made
+            self.close()

@@ -38,6 +38,7 @@ from functools import partial
 from procreactor.core import binding
 from procreactor.errors import report_callback_error
 from procreactor.kernel import dispositions
+from procreactor.kernel.fds import close_fd
 from procreactor.kernel.poller import READ, Poller
 from procreactor.kernel.timerfd import TimerFd
 from procreactor.kernel.wakeup import Wakeup
@@ -129,13 +130,22 @@ class EventLoop:
         if watch is not None:
             watch.retire()
 
+    def disown(self, fd: int) -> None:
+        """Have *fd* neither watched nor in the set, whoever put it there, and leave it open.
+
+        Idempotent, for owners who clean up after an exception that came between two lines.
+        """
+        self.forget(fd)
+        self._poller.remove(fd)
+
     def forget_all(self, watches: Iterable[Watch]) -> None:
         """Tell none of *watches* any more; others see to their fds and the set. Idempotent."""
         by_fd = self._watches
         for watch in watches:
             if watch.active:
-                if by_fd.get(watch.fd) is watch:  # else forgotten before an interrupt
-                    del by_fd[watch.fd]
+                fd = watch.fd  # closed, perhaps; a signal handler that spawns takes its number
+                if fd in by_fd and by_fd[fd] is watch:  # no call: none comes in between
+                    del by_fd[fd]
                 watch.on_ready = _tell_nobody
                 watch.active = False
 
@@ -143,7 +153,7 @@ class EventLoop:
         """Close *fd*, which is the caller's, and tell its watch, if it has one, no more."""
         watch = self._watches.pop(fd, None)
         if watch is None:
-            os.close(fd)
+            close_fd(fd)
         else:
             watch.retire()
             self._drop(fd)
@@ -236,10 +246,12 @@ class EventLoop:
 
     def _run_calls(self) -> bool:
         # Only those of before: a call that asks for another must not keep the loop from its fds.
-        for _ in range(len(self._soon)):
-            if not self._soon:
+        soon = self._soon
+        for _ in range(len(soon)):
+            if not soon:
                 break  # a callback ran a turn of its own, and so these calls
-            callback, args = self._soon.popleft()
+            callback, args = soon[0]
+            del soon[0]  # not popleft: after a call an interrupt may strike, and lose what it gave
             try:
                 callback(*args)
             except BaseException:

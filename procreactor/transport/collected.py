@@ -231,14 +231,26 @@ class CollectedChild(Generic[S]):
         self._read()
 
     def _read(self) -> int:
-        told, news = self._look()
         try:
-            if told & GATHERED_DATA:
-                self.append(self._gather.data(self._shared.buffer))
-        finally:  # what a sink raises must not hide an end: the kernel tells it once
-            if news:
-                self._go_on(news)
+            told, news = self._look()
+            try:
+                if told & GATHERED_DATA:
+                    self.append(self._gather.data(self._shared.buffer))
+            finally:  # what a sink raises must not hide an end: the kernel tells it once
+                if news:
+                    self._go_on(news)
+        except BaseException:  # an interrupt may hide one as well
+            self._shared.loop.call_soon(self._catch_up)
+            raise
         return told
+
+    def _catch_up(self) -> None:
+        """Look again, and go on from what is known to have ended; idempotent."""
+        self._read()
+        if self._told == GATHERED_OVER or (
+            self._told & GATHERED_EXIT and self._drain_timer is None
+        ):
+            self._go_on(GATHERED_EXIT)
 
     def _look(self) -> tuple[int, int]:
         """Ask C once; return what it told, and the ends among that which are new.

@@ -13,7 +13,7 @@ does.
 A child with something to be written into it is the loop's from its start on.
 
 An exception of a signal handler may come between any two lines: a loop that goes on after it tells
-all ends but, in a few places, the one that it was about to tell; `close` then leaves nothing.
+all ends but the one that it was just telling; `close` then leaves nothing.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _FULL_BYTES = 32768
 and is full with half as many bytes when no two writes fit into one."""
 
 S = TypeVar("S", bound=Sink)
+K = TypeVar("K")
 
 
 class Ended(NamedTuple, Generic[S]):
@@ -200,10 +201,10 @@ class ChildPool(Generic[S]):
     def _on_finished(self, events: int) -> None:
         try:
             self._spawner.take(self._taken)
+            self._see_to_taken()
         except BaseException:
             self._loop.call_soon(self._on_finished, READ)  # their fd does not tell twice
             raise
-        self._see_to_taken()
 
     def _see_to_taken(self) -> None:
         taken = self._taken
@@ -227,8 +228,8 @@ class ChildPool(Generic[S]):
                 if finish.data is not None:
                     sinks = self._fill(finish.data)
             finally:  # what a sink raises must not hide an end
-                if self._starting.pop(finish.child, None):  # else it has closed the pool
-                    self._tell(job, finish.status, finish.error, sinks)
+                if finish.child in self._starting:  # else it has closed the pool
+                    self._tell(self._starting, finish.child, finish.status, finish.error, sinks)
         else:
             self._begin(finish, job)
 
@@ -279,9 +280,9 @@ class ChildPool(Generic[S]):
         self._starting.pop(child, None)
         one.kill()
         self._spawner.release(child)
-        job = self._running.pop(one)
-        error = spawn_error(refusal.errno or 0, "watch", job.spec.candidates[0])
-        self._tell(job, None, error, None)
+        name = self._running[one].spec.candidates[0]
+        error = spawn_error(refusal.errno or 0, "watch", name)
+        self._tell(self._running, one, None, error, None)
 
     # -- the tick -------------------------------------------------------------------------------
 
@@ -359,22 +360,32 @@ class ChildPool(Generic[S]):
     # -- ends -----------------------------------------------------------------------------------
 
     def _on_over(self, one: CollectedChild[S]) -> None:
+        if one not in self._running:
+            return  # told before, and an interrupt came out of it
         try:
             self._spawner.release(one.child)
         finally:
-            self._tell(self._running.pop(one), one.status, None, one.output())
+            self._tell(self._running, one, one.status, None, one.output())
 
     def _tell(
         self,
-        job: _Job[S],
+        known: dict[K, _Job[S]],
+        key: K,
         status: ExitStatus | None,
         error: SpawnError | None,
         sinks: tuple[S, S] | None,
     ) -> None:
+        """Tell the end of the job that is *known* by *key*, and know it no more.
+
+        Until it is being told it is known: who comes again after an interrupt goes on with it.
+        """
+        job = known[key]
         duration_s = time.monotonic() - job.begun_s
+        ended = Ended(job.number, job.spec, status, error, sinks, duration_s)
         self._hurry()
         try:
-            self._on_end(Ended(job.number, job.spec, status, error, sinks, duration_s))
+            del known[key]  # as no call does, so no interrupt comes between this and the telling
+            self._on_end(ended)
         except BaseException:
             report_callback_error(repr(self._on_end))
 

@@ -34,6 +34,7 @@ from typing import Protocol
 
 from procreactor.errors import SpawnError, spawn_error
 from procreactor.kernel.children import Child
+from procreactor.kernel.fds import close_fd
 from procreactor.kernel.poller import READ
 from procreactor.kernel.ptys import PtyPair
 from procreactor.loop.eventloop import EventLoop, Watch
@@ -182,6 +183,13 @@ class _Life:
         if self._child is not None and self._child.pid >= 0 and self._exit_watch is None:
             self._watch_exit(self._child)
 
+    def _disown_fds(self, fds: Iterable[int]) -> None:
+        """Have no child, nor a watch of *fds* that an interrupt has kept us from knowing."""
+        for fd in fds:
+            if fd >= 0:
+                self._loop.disown(fd)
+        self._child = None
+
     def _step(self, event: Event, child_fd: int = -1) -> None:
         self._state, actions = lifecycle.step(self._state, event)
         for action in actions:
@@ -250,7 +258,7 @@ class ChildProcess(_Life):
             child.start(spec)
             self._adopt(child, spec.redirects)
         except BaseException as error:
-            self._disown()
+            self._disown(child.exit_fd, *child.ours)
             child.abandon()
             _raise_refusal(error, spec)
             raise
@@ -271,13 +279,13 @@ class ChildProcess(_Life):
         self._state = lifecycle.start(len(self.pipes))
         self._child = child
 
-    def _disown(self) -> None:
+    def _disown(self, *fds: int) -> None:
         """Watch nothing; the fds are closed by the child's `abandon`."""
         self._unwatch_exit()
         for pipe in self.pipes.values():
             pipe.stop()
         self.pipes.clear()
-        self._child = None
+        self._disown_fds(fds)
 
     def writer(self, child_fd: int) -> StreamWriter | None:
         """Return the open stream into *child_fd*, or None."""
@@ -429,12 +437,12 @@ class TerminalChild(_Life):
             os.set_blocking(pty.master, False)
             self._adopt(child, pty.master)
         except BaseException as error:
-            self._disown()
+            self._disown(child.exit_fd, pty.master)
             child.abandon()
             _raise_refusal(error, spec)
             raise
         self._master = pty.master
-        os.close(pty.slave)
+        close_fd(pty.slave)
 
     def _adopt(self, child: Child, master: int) -> None:
         shared = SharedFd(self._loop, master)
@@ -446,12 +454,13 @@ class TerminalChild(_Life):
         self._state = lifecycle.start(1)
         self._child = child
 
-    def _disown(self) -> None:
+    def _disown(self, *fds: int) -> None:
         self._unwatch_exit()
         for side in (self.reader, self.writer):
             if side is not None:
                 side.stop()
-        self.reader = self.writer = self._child = None
+        self.reader = self.writer = None
+        self._disown_fds(fds)
 
     def close(self) -> None:
         """Hang up in a later turn, once all that is queued has been written."""
@@ -476,13 +485,25 @@ class TerminalChild(_Life):
     def _end_stream(self, child_fd: int) -> None:
         if self._master < 0:
             return
-        for side in (self.reader, self.writer):
-            if side is not None:
-                side.stop()
-        os.close(self._master)
-        self._master = -1
         try:
+            for side in (self.reader, self.writer):
+                if side is not None:
+                    side.stop()
+            master, self._master = self._master, -1
+            close_fd(master)
             self._step(_LAST_PIPE_CLOSED, child_fd)
         except BaseException:
             self._catch_up_soon()
             raise
+
+    def _catch_up(self) -> None:
+        try:
+            if self.reader is not None and self.reader.finished and self._master >= 0:
+                self._loop.disown(self._master)
+                self._end_stream(self.CHILD_FD)
+            elif self._master < 0 and self._state in (State.RUNNING, State.EXITED):
+                self._step(_LAST_PIPE_CLOSED, self.CHILD_FD)
+        except BaseException:
+            self._catch_up_soon()
+            raise
+        super()._catch_up()

@@ -221,7 +221,11 @@ class StreamWriter:
     def _end(self) -> None:
         if not self.finished:
             self.finished = True
-            self._on_end(self._key)
+            try:
+                self._on_end(self._key)
+            except BaseException:  # an interrupt, and the owner may not have heard of the end
+                self.finished = self._fd < 0
+                raise
             self.stop()  # an owner that closes at once has taken the fd out of the loop itself
 
     def release(self) -> None:

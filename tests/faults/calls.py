@@ -42,6 +42,7 @@ Call = tuple[tuple[int, ...], tuple[str, ...]]
 """Errors and stages."""
 
 CALLS: Mapping[str, Call] = {
+    "capset": ((EPERM,), ("setuid",)),
     "chdir": ((ENOENT, EACCES, EIO), ("chdir",)),
     "clone": ((EAGAIN, EPERM, ENOMEM, EMFILE, EINVAL), ("clone",)),
     "clone3": ((EAGAIN, ENOSYS, ENOMEM, EMFILE, EPERM, EINVAL), ("clone",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import grp
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from alone import alone
+from fdtables import room_for
 from support import Recorder, make_reactor, spawn_and_finish
 
 from procreactor.errors import SpawnError
@@ -40,6 +42,13 @@ def test_a_uid_alone_takes_that_users_gid_and_groups() -> None:
         NOBODY.pw_gid,
         tuple(os.getgrouplist("nobody", NOBODY.pw_gid)),
     )
+
+
+def test_a_database_that_cannot_be_read_is_not_one_without_the_user() -> None:
+    """Or the child would have the parent's gid."""
+    with room_for(0), pytest.raises(SpawnError) as caught:
+        resolve_identity(NOBODY.pw_uid, None)
+    assert (caught.value.errno, caught.value.stage) == (errno.EMFILE, "user database")
 
 
 @as_root

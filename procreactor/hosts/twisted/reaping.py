@@ -22,6 +22,7 @@ from twisted.internet import process  # by its name: tests and programs replace 
 
 from procreactor.errors import SpawnError
 from procreactor.kernel.children import open_exit_fd
+from procreactor.kernel.fds import close_fd
 from procreactor.kernel.poller import READ
 from procreactor.loop.eventloop import EventLoop
 
@@ -106,7 +107,7 @@ class OwnStarts:
             self._loop.watch(fd, on_ready, READ)
         except OSError:  # this user's loops watch as many fds as they may
             self._fds.discard(fd)
-            os.close(fd)
+            close_fd(fd)
             self._loop.call_later(_LOOK_AGAIN_S, self._reap, pid, handler)
 
     def _reap(self, pid: int, handler: Any) -> None:

@@ -1,0 +1,21 @@
+"""Closing an fd, once.
+
+Facts (close(2), NOTES): whatever close returns, Linux has let go of the number by then; EINTR, and
+EIO of what was written before, come after that. So it is never tried again, as the number may be
+another thread's by now; and who has more to close, or to tell, must not be kept from it. CPython
+raises these errors, and does not retry (PEP 475).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from procreactor.core import binding
+
+__all__ = ["close_fd"]
+
+close_fd = partial(binding.drop, -1)
+"""``close_fd(fd)``: *fd* is closed, and nothing is raised.
+
+One C call, and no function: an exception of a signal handler comes before it or after it.
+"""

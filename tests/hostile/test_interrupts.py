@@ -1,0 +1,281 @@
+"""KeyboardInterrupt anywhere: no fd, child, zombie or end is lost by it, and the next spawn works.
+
+SIGINT arrives at each bytecode of an act in turn, those of the standard library included, and
+strikes where the interpreter looks for signals (interrupted.py says where, and why nowhere else).
+All places are swept; of a batch and of a pool every fifth bytecode, unless PROCREACTOR_THOROUGH is
+set.
+
+    struck                           what is true afterwards
+    in spawnProcess                  the reactor knows the child, or nothing is left
+    in the turn that tells an end    all is told, in order, but for the one call that was being made
+    in a pool's turn                 each end is told once, but for the one that was being told
+    in a batch                       nothing is left
+
+Not shown, because nobody can see to it: bytes that a read had just returned, and an interrupt that
+strikes in a __del__, which Python prints and drops. Python's threading is spared, whose locks do
+not survive an interrupt: where there are no pidfds, one in Thread.start may leave a thread that
+never begins, or become a SpawnError.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from alone import alone
+from fdtables import join_watchers, own_table
+from interrupted import interrupt_each_bytecode
+from libraries_build import build_library
+from programs_build import build_program
+from support import DEADLINE_S, Recorder, make_reactor, run_until, spawn_and_finish
+from ways import WAYS, on_every_way, on_way
+
+from procreactor.apps.batch import Outcome, plan_command, run_batch
+from procreactor.loop.eventloop import EventLoop
+from procreactor.streams.collect import Collector
+from procreactor.transport.pool import ChildPool, Ended
+
+STEP = 1 if "PROCREACTOR_THOROUGH" in os.environ else 5
+
+SWEPT_WAYS = "plain", "path", "fork", "launcher", "fork to another user", "without pidfds"
+
+
+def built() -> tuple[str, str]:
+    """The library that interrupts, and the program that ends."""
+    return build_library("interrupter"), build_program("end")
+
+
+def has_child() -> bool:
+    """Whether this process has a child, dead or alive; asks by waiting, which needs no /proc."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def assert_no_child() -> None:
+    assert not has_child(), "a child is left, or a zombie"
+
+
+class Footprint:
+    """The fds of this process, and those that a loop watches; the same after each interrupt."""
+
+    def __init__(self, loop: EventLoop | None = None) -> None:
+        self._loop = loop
+        join_watchers()
+        self._before = self._now()
+
+    def _now(self) -> tuple[dict[int, Any], set[int]]:
+        return own_table(100), set(self._loop._watches) if self._loop else set()
+
+    def assert_same(self) -> None:
+        """All is as it was: at once, or when the collector, or a waiting thread, is through."""
+        end_s = time.monotonic() + 5
+        while self._now() != self._before and time.monotonic() < end_s:
+            gc.collect()
+        (fds, watched), (fds_before, watched_before) = self._now(), self._before
+        assert not fds.keys() ^ fds_before.keys(), "fds that were left, or closed"
+        assert fds == fds_before
+        assert watched == watched_before
+        assert_no_child()
+
+
+# --- a spawn --------------------------------------------------------------------------------------
+
+
+def strikes_in_spawns(way: str, library: str, end: str) -> int:
+    with make_reactor() as reactor:
+        spawn_and_finish(reactor, end, [end, "exit", "0"])
+        footprint = Footprint(reactor._loop)
+
+        def spawn() -> None:
+            args = [end, "wait", "3"]
+            reactor.spawnProcess(Recorder(), end, args, **WAYS[way].arguments)
+
+        def clean_up() -> None:
+            for transport in list(reactor._disconnectable):
+                transport.signalProcess("KILL")
+            run_until(reactor, lambda: not reactor._disconnectable)
+            footprint.assert_same()
+            child = spawn_and_finish(reactor, end, [end, "exit", "7"])
+            assert child.reason.value.exitCode == 7
+
+        footprint.assert_same()
+        return interrupt_each_bytecode(library, spawn, clean_up)
+
+
+@on_every_way(*SWEPT_WAYS)
+def test_an_interrupt_in_a_spawn_leaves_a_child_that_is_known_or_nothing(way: str) -> None:
+    assert on_way(way, strikes_in_spawns, *built()) > 100
+
+
+def test_an_interrupt_in_a_spawn_on_a_terminal_leaves_a_known_child_or_nothing() -> None:
+    assert on_way("terminal", strikes_in_spawns, *built()) > 100
+
+
+# --- an end ---------------------------------------------------------------------------------------
+
+IN_ORDER = ["connectionMade", "processExited", "processEnded"]
+
+
+class Ends:
+    """Children that have ended, each to be told of in the next turn, one after the other."""
+
+    def __init__(self, reactor: Any, args: list[str], arguments: dict[str, Any]) -> None:
+        self._reactor = reactor
+        self._args = args
+        self._arguments = arguments
+        self._footprint = Footprint(reactor._loop)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._protocol = Recorder()
+        self._transport = self._reactor.spawnProcess(
+            self._protocol, self._args[0], self._args, **self._arguments
+        )
+        with select.epoll() as exits:
+            exits.register(self._transport._child._child.exit_fd, select.EPOLLIN)
+            assert exits.poll(DEADLINE_S)
+
+    def turn(self) -> None:
+        """Tell what there is to be told."""
+        self._reactor.iterate(0)
+
+    def clean_up(self) -> None:
+        """The rest is told in later turns; then begin anew."""
+        child = self._transport._child
+        run_until(self._reactor, lambda: child.is_over)
+        for _ in range(2):
+            self._reactor.iterate(0)
+        names = [name for name in self._protocol.names if name in IN_ORDER]
+        left = iter(IN_ORDER)
+        assert all(name in left for name in names), names  # none twice, and in order
+        assert len(names) >= len(IN_ORDER) - 1, names
+        assert self._transport.pid is None
+        self._reactor._disconnectable.pop(self._transport, None)  # if the last call was struck
+        self._footprint.assert_same()
+        self._begin()
+
+    def close(self) -> None:
+        """Let the last one end as well."""
+        run_until(self._reactor, lambda: self._protocol.ended)
+
+
+def strikes_in_ends(way: str, library: str, end: str) -> int:
+    with make_reactor() as reactor:
+        spawn_and_finish(reactor, end, [end, "exit", "0"])
+        ends = Ends(reactor, [end, "exit", "3"], dict(WAYS[way].arguments))
+        count: int = interrupt_each_bytecode(library, ends.turn, ends.clean_up)
+        ends.close()
+    return count
+
+
+@on_every_way("plain", "terminal", "without pidfds")
+def test_an_interrupt_in_the_turn_of_an_end_costs_only_what_was_being_told(way: str) -> None:
+    assert on_way(way, strikes_in_ends, *built()) > 50
+
+
+# --- many commands --------------------------------------------------------------------------------
+
+
+def commands(end: str) -> list[Any]:
+    """Of all fates: one that exits, one that is missing, one that says something, one killed."""
+    argvs = [end, "exit", "1"], ["/no/such/program"], ["/bin/echo", "x"], [end, "signal", "9"]
+    return [plan_command(argv) for argv in argvs]
+
+
+def strikes_in_batches(library: str, end: str, step: int) -> int:
+    specs = commands(end)
+    batches: list[Iterator[Outcome]] = []
+
+    def run() -> None:
+        batches.append(run_batch(specs, at_once=2, threads=2))
+        for _ in specs:
+            next(batches[0])
+
+    def clean_up() -> None:
+        while batches:
+            batches.pop().close()  # type: ignore[attr-defined]  # a generator
+        footprint.assert_same()
+
+    footprint = Footprint()
+    return interrupt_each_bytecode(library, run, clean_up, step)
+
+
+def test_an_interrupt_in_a_batch_leaves_nothing() -> None:
+    assert alone(strikes_in_batches, *built(), STEP) > 100
+
+
+def strikes_in_pools(library: str, end: str, step: int) -> int:
+    specs = commands(end)
+    footprint = Footprint()
+    loop = EventLoop()
+    told: list[Ended[Collector]] = []
+    numbers: list[int] = []
+    pool = ChildPool(loop, partial(Collector, None), told.append, threads=2, drain_s=0.0)
+
+    def run() -> None:
+        numbers.extend(map(pool.submit, specs))
+        end_s = time.monotonic() + DEADLINE_S
+        while len(told) < len(specs) and time.monotonic() < end_s:
+            loop.run_once(1)
+
+    def clean_up() -> None:
+        end_s = time.monotonic() + DEADLINE_S
+        while pool or has_child():  # also one whose submission was interrupted
+            assert time.monotonic() < end_s, f"{len(pool)} ends were not told"
+            loop.run_once(0.01)
+        found = [one.number for one in told]
+        assert len(set(found)) == len(found), "told twice"
+        assert set(found) >= set(numbers), "not told"
+        told.clear()
+        numbers.clear()
+
+    count = interrupt_each_bytecode(library, run, clean_up, step)
+    pool.close()
+    loop.close()
+    footprint.assert_same()
+    return count
+
+
+def test_an_interrupt_in_a_pools_turn_loses_no_end() -> None:
+    assert alone(strikes_in_pools, *built(), STEP) > 100
+
+
+def strikes_in_closes(library: str, end: str) -> int:
+    specs = commands(end)
+    footprint = Footprint()
+    made: list[Any] = []
+
+    def begin() -> None:
+        loop = EventLoop()
+        pool = ChildPool(loop, partial(Collector, None), bool, threads=2, drain_s=0.0)
+        made[:] = pool, loop
+        for spec in specs:
+            pool.submit(spec)
+
+    def close() -> None:
+        made[0].close()
+
+    def clean_up() -> None:
+        for one in made:
+            one.close()
+        made.clear()
+        footprint.assert_same()
+        begin()
+
+    begin()
+    count = interrupt_each_bytecode(library, close, clean_up)
+    for one in made:
+        one.close()
+    return count
+
+
+def test_a_close_of_a_pool_that_was_interrupted_can_be_made_again() -> None:
+    assert alone(strikes_in_closes, *built()) > 20
