@@ -17,7 +17,7 @@ from alone import alone
 from conftest import child_pids, open_fds
 from held import wait_for
 from programs_build import build_program
-from support import Recorder, make_reactor, run_until
+from support import PROC, Recorder, make_reactor, run_until
 
 from procreactor.apps import batch
 from procreactor.apps.batch import Outcome, plan_command, run_batch
@@ -167,7 +167,7 @@ def test_nothing_happens_before_the_first_outcome_is_asked_for() -> None:
 
 
 def is_asleep(thread: threading.Thread) -> bool:
-    text = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    text = Path(f"{PROC}/self/task/{thread.native_id}/stat").read_text()
     return text.rpartition(")")[2].split()[0] == "S"
 
 

@@ -467,7 +467,7 @@ assert end(child).code is None
 for thread in threading.enumerate():
     if thread is not threading.current_thread():
         thread.join(30)
-print(len(os.listdir("/proc/self/fd")))
+print(len(os.listdir(os.environ.get("PROCREACTOR_TESTS_PROC", "/proc") + "/self/fd")))
 """
 
 
@@ -477,7 +477,7 @@ from procreactor.core import binding
 from procreactor.kernel import children
 children.in_use()
 binding.reserve()
-print(len(os.listdir("/proc/self/fd")))
+print(len(os.listdir(os.environ.get("PROCREACTOR_TESTS_PROC", "/proc") + "/self/fd")))
 """
 
 

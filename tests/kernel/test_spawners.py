@@ -22,7 +22,7 @@ from conftest import child_pids, open_fds
 from held import held_copy, wait_for
 from interrupted import interrupt_each_line, interrupted_before
 from programs_build import build_program
-from support import DEADLINE_S, PYTHON
+from support import DEADLINE_S, PROC, PYTHON
 
 from procreactor._core import ffi
 from procreactor.core import binding
@@ -139,7 +139,7 @@ def said(fd: int, size_bytes: int) -> bytes:
 
 
 def stat_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return Path(f"{PROC}/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def state_of(spawner: Spawner, token: int) -> JobState:
@@ -206,7 +206,7 @@ def test_a_child_inherits_the_mask_of_the_submitting_thread() -> None:
     with spawner_of(1) as spawner:
         before = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
-            spawner.submit(sh("exec grep SigBlk: /proc/self/status", redirects), True)
+            spawner.submit(sh(f"exec grep SigBlk: {PROC}/self/status", redirects), True)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         (finish,) = wait_for_finishes(spawner, 1)
@@ -752,8 +752,8 @@ def use_beside_a_copy() -> list[int | None]:
     if copy == 0:
         rest = close(spawner)
         again = close(spawner)
-        own = set(os.listdir("/proc/self/fd")) - {str(fd) for fd in fds}
-        names = {os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) for fd in own if is_open(fd)}
+        own = set(os.listdir(f"{PROC}/self/fd")) - {str(fd) for fd in fds}
+        names = {os.path.basename(os.readlink(f"{PROC}/self/fd/{fd}")) for fd in own if is_open(fd)}
         clean = not {name for name in names if "event" in name}
         os._exit(0 if rest == again == [] and clean else 1)
     assert os.waitpid(copy, 0)[1] == 0
@@ -772,7 +772,7 @@ def use_beside_a_copy() -> list[int | None]:
 
 
 def is_open(fd: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
+    return os.path.lexists(f"{PROC}/self/fd/{fd}")
 
 
 @has_pidfds
@@ -877,7 +877,7 @@ def close_after_an_interrupted_take() -> list[bool]:
     spawner.release(finish.child)
     strangers = [os.dup2(0, number, inheritable=False) for number in numbers]
     assert close(spawner) == []
-    found = [os.path.lexists(f"/proc/self/fd/{fd}") for fd in strangers]
+    found = [os.path.lexists(f"{PROC}/self/fd/{fd}") for fd in strangers]
     for fd in numbers:  # all are closed, or the frame around this would say so instead
         os.dup2(0, fd, inheritable=False)
         os.close(fd)

@@ -34,7 +34,7 @@ from alone import alone
 from conftest import child_pids, open_fds
 from held import wait_for
 from seccomp import deny
-from support import Recorder, make_reactor, run_until, spawn_and_finish
+from support import PROC, Recorder, make_reactor, run_until, spawn_and_finish
 from ways import finish_on, on_every_way, on_way, spawn_on
 
 from procreactor.core import binding
@@ -190,7 +190,7 @@ def turns_beside_a_traced_zombie(end: str, tracer: str) -> dict[str, Any]:
             child.loseConnection()
             run_until(reactor, lambda: traced.ended)
             return {"traced": False}
-        stat = Path(f"/proc/{child.pid}/stat")
+        stat = Path(f"{PROC}/{child.pid}/stat")
         child.closeStdin()
         run_until(reactor, lambda: ") Z " in stat.read_text())
         turns = _turns_in(reactor, 0.3)
@@ -580,7 +580,7 @@ def stop_and_go_on(way: str, end: str) -> list[Any]:
     protocol = Recorder()
     with make_reactor() as reactor:
         transport = spawn_on(way, reactor, protocol, end, [end, "wait", "5"])
-        stat = Path(f"/proc/{transport.pid}/stat")
+        stat = Path(f"{PROC}/{transport.pid}/stat")
         transport.signalProcess("STOP")
         wait_for(lambda: ") T " in stat.read_text())
         _turns_in(reactor, 0.05)
