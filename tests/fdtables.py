@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import DEADLINE_S, PROC, Recorder, run_until
+from support import DEADLINE_S, PROC, Recorder, let_waiting_threads_end, run_until
 from ways import spawn_on
 
 __all__ = [
