@@ -180,11 +180,13 @@ def test_a_close_lets_the_child_run_on(bench: Bench, watched: bool) -> None:
     wait_for(lambda: ") T " in Path(f"{PROC}/{pid}/stat").read_text())
     one.close()
     one.close()
-    assert open_fds() == before
+    if "pidfd" in children.in_use():  # else a thread has an fd until the child has ended
+        assert open_fds() == before
     assert one.pid is None
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGCONT)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert open_fds() == before
     bench.loop.run_once(0)
     assert bench.over == []
 
