@@ -202,11 +202,10 @@ def test_several_threads_start_each_of_many_once() -> None:
 
 def test_a_child_inherits_the_mask_of_the_submitting_thread() -> None:
     mask = {signal.SIGUSR1, signal.SIGRTMIN + 5}
-    redirects = [Redirect(1, PipeEnd.WE_READ)]
     with spawner_of(1) as spawner:
         before = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
-            spawner.submit(sh(f"exec grep SigBlk: {PROC}/self/status", redirects), True)
+            spawner.submit(sh(f"exec grep SigBlk: {PROC}/self/status", PIPES), True)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         (finish,) = wait_for_finishes(spawner, 1)
