@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import LACKS, PROC
+from support import LACKS, PROC, let_waiting_threads_end
 
 from procreactor.core import binding
 from procreactor.kernel import children
@@ -22,6 +22,7 @@ from procreactor.kernel import children
 
 def open_fds() -> dict[int, str]:
     """Every open fd with what it refers to."""
+    let_waiting_threads_end()
     found = {}
     for name in os.listdir(f"{PROC}/self/fd"):
         try:

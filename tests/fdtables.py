@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import DEADLINE_S, Recorder, run_until
+from support import DEADLINE_S, PROC, Recorder, let_waiting_threads_end, run_until
 from ways import spawn_on
 
 __all__ = [
@@ -59,6 +59,7 @@ def file_of(fd: int) -> tuple[int, int]:
 
 def own_table(end: int = TABLE_END) -> dict[int, Entry]:
     """Return every open fd of this process below *end*; looks at the numbers, not at /proc."""
+    let_waiting_threads_end()
     table = {}
     for fd in range(end):
         try:
@@ -179,7 +180,7 @@ def new_file(flags: int = os.O_RDWR) -> int:
     fd = os.memfd_create("canary")
     try:
         # Through /proc, because only an open decides on access mode and O_NONBLOCK.
-        return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+        return os.open(f"{PROC}/self/fd/{fd}", flags | os.O_CLOEXEC)
     finally:
         os.close(fd)
 

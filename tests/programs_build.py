@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from support import PROC
+
 __all__ = ["build_program"]
 
 SOURCES = Path(__file__).resolve().parent / "programs"
@@ -26,6 +28,7 @@ def build_program(name: str) -> str:
     Static, so that it starts fast and opens nothing. It is deleted when this process ends.
     """
     program = Path(_folder().name) / name
-    command = ["cc", "-O1", "-Wall", "-Werror", "-static", str(SOURCES / f"{name}.c"), "-o"]
+    source = str(SOURCES / f"{name}.c")
+    command = ["cc", "-O1", "-Wall", "-Werror", "-static", f'-DPROC="{PROC}"', source, "-o"]
     subprocess.run([*command, str(program)], check=True)
     return str(program)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,24 @@ LACKS = frozenset(filter(None, os.environ.get("PROCREACTOR_TESTS_LACK", "").spli
 
 PROC = os.environ.get("PROCREACTOR_TESTS_PROC", "/proc")
 """Where a test finds proc(5), also in a world where the product does not."""
+
+
+def let_waiting_threads_end() -> None:
+    """Return once the threads that waited for children which have ended are gone, with their fds.
+
+    Without pidfds there is one for each child, until a moment after its end.
+    """
+    for thread in threading.enumerate():
+        what, _, pid = thread.name.rpartition("-")
+        if what == "procreactor-wait" and _has_ended(int(pid)):
+            thread.join(DEADLINE_S)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 class Recorder(ProcessProtocol):

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import PROC
 
 __all__ = ["by_others", "watched_by_kernel"]
 
@@ -23,7 +24,7 @@ ALWAYS = select.EPOLLERR | select.EPOLLHUP
 
 def watched_by_kernel(epoll_fd: int) -> dict[int, int]:
     """Return the events, without `ALWAYS`, by the number that each fd had when it was added."""
-    text = Path(f"/proc/self/fdinfo/{epoll_fd}").read_text()
+    text = Path(f"{PROC}/self/fdinfo/{epoll_fd}").read_text()
     rows = re.findall(r"^tfd: +(\d+) events: +([0-9a-f]+) ", text, re.MULTILINE)
     if not rows:
         _skip_unless_listed()
@@ -36,7 +37,7 @@ def watched_by_kernel(epoll_fd: int) -> dict[int, int]:
 def _skip_unless_listed() -> None:
     with select.epoll() as one, select.epoll() as other:
         one.register(other)
-        if "tfd:" not in Path(f"/proc/self/fdinfo/{one.fileno()}").read_text():
+        if "tfd:" not in Path(f"{PROC}/self/fdinfo/{one.fileno()}").read_text():
             pytest.skip("the fds of an epoll set are not listed here")
 
 

@@ -17,10 +17,22 @@ import pytest
 from alone import alone
 from support import LACKS, Recorder, run_until
 
-__all__ = ["NOBODY", "WAYS", "Way", "finish_on", "on_every_way", "on_way", "spawn_on"]
+__all__ = [
+    "NOBODY",
+    "WAYS",
+    "WITHOUT_PIDFDS",
+    "Way",
+    "finish_on",
+    "on_every_way",
+    "on_way",
+    "spawn_on",
+]
 
 NOBODY = 65534
 """A uid and gid without rights, which need not be in the user database."""
+
+WITHOUT_PIDFDS = pytest.param("pidfd", marks=pytest.mark.needs("threads"))
+"""For tests with *disable*: a thread waits for each child then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,8 @@ def on_way(way: str, function: Callable[..., Any], *args: object) -> Any:
     """Return ``function(way, *args)`` of a process in which this way is the one to be taken."""
     if WAYS[way].needs_root and os.geteuid() != 0:
         pytest.skip("needs root")
+    if "pidfd" in WAYS[way].disable and "threads" in LACKS:
+        pytest.skip("this world lacks threads")
     return alone(function, way, *args, disable=WAYS[way].disable)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from alone import alone
+from support import PROC
 from watched import watched_by_kernel
 
 from procreactor._core import ffi, lib
@@ -173,7 +174,7 @@ def test_the_niceness_is_added() -> None:
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
-STAT = "cut -d' ' -f5,6 /proc/$$/stat; echo $$"
+STAT = f"cut -d' ' -f5,6 {PROC}/$$/stat; echo $$"
 
 
 def test_session_and_group_are_inherited_or_its_own() -> None:
@@ -188,8 +189,8 @@ def test_session_and_group_are_inherited_or_its_own() -> None:
 
 
 def status_of(**fields: Any) -> dict[str, str]:
-    """The child's own /proc/self/status; cat, because a shell changes its mask."""
-    spec = SpawnSpec([b"/bin/cat"], [b"cat", b"/proc/self/status"], [], STDOUT, **fields)
+    """The child's own status, as proc(5) has it; cat, because a shell changes its mask."""
+    spec = SpawnSpec([b"/bin/cat"], [b"cat", f"{PROC}/self/status".encode()], [], STDOUT, **fields)
     lines = run(spec)[0].decode().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
@@ -444,6 +445,7 @@ def test_waiting_for_a_child_leaves_it_to_be_reaped() -> None:
     binding.wait_exit(call.pid)  # reaped: it has ended
 
 
+@pytest.mark.needs("threads")
 def test_other_threads_run_while_one_waits() -> None:
     call = binding.SpawnCall(1)
     binding.spawn(sh("read x", redirects=[Redirect(0, PipeEnd.WE_WRITE)]), call)
@@ -553,6 +555,7 @@ def test_tuples_that_alternate_each_reach_their_child() -> None:
         assert run(spec)[0] == b"A=%d\n" % number
 
 
+@pytest.mark.needs("threads")
 def test_threads_that_spawn_at_once_each_give_their_own_environment() -> None:
     wrong: list[bytes] = []
 
@@ -603,9 +606,9 @@ def test_setting_what_is_no_timer_is_refused() -> None:
 
 
 def test_reserving_again_opens_nothing() -> None:
-    before = os.listdir("/proc/self/fd")
+    before = os.listdir(f"{PROC}/self/fd")
     binding.reserve()
-    assert os.listdir("/proc/self/fd") == before
+    assert os.listdir(f"{PROC}/self/fd") == before
 
 
 def test_features_have_names_and_unknown_ones_are_refused() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import make_reactor, run_until
+from support import let_waiting_threads_end, make_reactor, run_until
 
 from procreactor.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from procreactor.internet.protocol import ProcessProtocol
@@ -97,6 +97,7 @@ class Life(RuleBasedStateMachine):
 
     def wait_for_death(self) -> None:
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        let_waiting_threads_end()  # without pidfds it is visible to the loop only now
 
     lives = precondition(lambda self: self.death is None)
 

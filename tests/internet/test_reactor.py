@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from alone import alone
 from conftest import open_fds
-from support import DEADLINE_S, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
+from support import DEADLINE_S, PROC, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
 
 from procreactor.internet.defer import Deferred
 from procreactor.internet.epollreactor import EPollReactor
@@ -583,7 +583,7 @@ def switches_while_idle() -> int:
     """How often this thread went to sleep while a child, and nothing else, was waited for."""
 
     def switches() -> int:
-        status = Path("/proc/thread-self/status").read_text()
+        status = Path(f"{PROC}/thread-self/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith("voluntary_ctxt")]
         return int(line.split()[1])
 

@@ -23,7 +23,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
-from support import DEADLINE_S, make_reactor
+from support import DEADLINE_S, PROC, make_reactor
 from twisted.internet import address as twisted_address
 from twisted.internet import epollreactor as twisted_epollreactor
 from twisted.internet import error as twisted_error
@@ -351,10 +351,10 @@ def test_a_factory_that_cannot_start_leaves_nothing_open(ours: World) -> None:
         def startFactory(self) -> None:
             raise RuntimeError("no database")
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(os.listdir(f"{PROC}/self/fd"))
     with pytest.raises(RuntimeError, match="no database"):
         ours.listen(Broken())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir(f"{PROC}/self/fd")) == before
 
 
 def test_a_factory_that_cannot_stop_fails_the_deferred_of_its_stopped_port(world: World) -> None:

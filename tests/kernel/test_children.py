@@ -22,6 +22,7 @@ from fdtables import ChildTables
 from programs_build import build_program
 from support import Recorder, make_reactor, run_until, spawn_and_finish
 from watched import watched_by_kernel
+from ways import WITHOUT_PIDFDS
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError
@@ -467,7 +468,7 @@ assert end(child).code is None
 for thread in threading.enumerate():
     if thread is not threading.current_thread():
         thread.join(30)
-print(len(os.listdir("/proc/self/fd")))
+print(len(os.listdir(os.environ.get("PROCREACTOR_TESTS_PROC", "/proc") + "/self/fd")))
 """
 
 
@@ -477,10 +478,11 @@ from procreactor.core import binding
 from procreactor.kernel import children
 children.in_use()
 binding.reserve()
-print(len(os.listdir("/proc/self/fd")))
+print(len(os.listdir(os.environ.get("PROCREACTOR_TESTS_PROC", "/proc") + "/self/fd")))
 """
 
 
+@pytest.mark.needs("threads")
 def test_without_pidfds_a_thread_notices_the_exit_and_leaves_no_fd() -> None:
     baseline = python(COUNT_FDS, "pidfd")
     answer = python(WITHOUT_PIDFD, "pidfd")
@@ -563,7 +565,7 @@ def exit_fd_without_room() -> None:
 
 
 @pytest.mark.parametrize("function", [exit_fd_of_another_s_child, exit_fd_without_room])
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_the_exit_of_a_child_that_others_started(
     function: Callable[[], None], disable: str
 ) -> None:
@@ -666,7 +668,15 @@ def smoke(fdtable: str, report: str) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-@pytest.mark.parametrize("disable", ["", *FEATURES, ",".join(FEATURES)])
+@pytest.mark.parametrize(
+    "disable",
+    [
+        "",
+        *(feature for feature in FEATURES if feature != "pidfd"),
+        WITHOUT_PIDFDS,
+        pytest.param(",".join(FEATURES), marks=pytest.mark.needs("threads")),
+    ],
+)
 def test_whatever_feature_is_missing_children_are_made_talked_to_and_noticed(
     disable: str, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ MOUNTINFO = """\
 """
 
 
+@pytest.mark.needs("/proc")
 def test_facts_are_those_of_this_process() -> None:
     found = read_facts()
     assert (found.kernel, found.machine) == (platform.release(), os.uname().machine)

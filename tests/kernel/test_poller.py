@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from support import PROC
 from watched import watched_by_kernel
 
 from procreactor.kernel.poller import ERROR, HANGUP, READ, WRITE, Poller
@@ -101,7 +102,7 @@ def test_removing_an_fd_that_its_owner_has_closed_is_no_error(
 
 
 def is_open(fd: int) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
+    return os.path.lexists(f"{PROC}/self/fd/{fd}")
 
 
 def test_what_was_dropped_is_closed_and_not_reported_through_a_copy(

@@ -22,7 +22,7 @@ from conftest import child_pids, open_fds
 from held import held_copy, wait_for
 from interrupted import interrupt_each_line, interrupted_before
 from programs_build import build_program
-from support import DEADLINE_S, PYTHON
+from support import DEADLINE_S, PROC, PYTHON
 
 from procreactor._core import ffi
 from procreactor.core import binding
@@ -32,6 +32,8 @@ from procreactor.kernel import children, spawners
 from procreactor.kernel.children import Child
 from procreactor.kernel.spawners import Finish, JobState, Spawner
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
+
+pytestmark = pytest.mark.needs("threads")
 
 has_pidfds = pytest.mark.skipif("pidfd" not in children.in_use(), reason="pidfds are off")
 
@@ -139,7 +141,7 @@ def said(fd: int, size_bytes: int) -> bytes:
 
 
 def stat_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return Path(f"{PROC}/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def state_of(spawner: Spawner, token: int) -> JobState:
@@ -202,16 +204,15 @@ def test_several_threads_start_each_of_many_once() -> None:
 
 def test_a_child_inherits_the_mask_of_the_submitting_thread() -> None:
     mask = {signal.SIGUSR1, signal.SIGRTMIN + 5}
-    redirects = [Redirect(1, PipeEnd.WE_READ)]
     with spawner_of(1) as spawner:
         before = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
-            spawner.submit(sh("exec grep SigBlk: /proc/self/status", redirects), True)
+            spawner.submit(sh(f"exec grep SigBlk: {PROC}/self/status", PIPES), True)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         (finish,) = wait_for_finishes(spawner, 1)
-    assert finish.data is not None
-    blocked = int(finish.data[0].split()[1], 16)
+        _, out, _ = see_to_the_end(spawner, finish)
+    blocked = int(out.split()[1], 16)
     assert {number for number in range(1, 65) if blocked >> (number - 1) & 1} == mask
 
 
@@ -225,8 +226,7 @@ def test_a_death_signal_is_refused_at_once_and_leaves_nothing(keeps: bool) -> No
         assert len(spawner) == 0
         spawner.submit(sh("exit 3"), True)  # what was refused is in nobody's way
         (finish,) = wait_for_finishes(spawner, 1)
-        assert finish.status is not None
-        assert finish.status.code == 3
+        assert see_to_the_end(spawner, finish)[0].code == 3
 
 
 @pytest.mark.parametrize("threads", [0, -1, 65, 1 << 40])
@@ -752,8 +752,8 @@ def use_beside_a_copy() -> list[int | None]:
     if copy == 0:
         rest = close(spawner)
         again = close(spawner)
-        own = set(os.listdir("/proc/self/fd")) - {str(fd) for fd in fds}
-        names = {os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) for fd in own if is_open(fd)}
+        own = set(os.listdir(f"{PROC}/self/fd")) - {str(fd) for fd in fds}
+        names = {os.path.basename(os.readlink(f"{PROC}/self/fd/{fd}")) for fd in own if is_open(fd)}
         clean = not {name for name in names if "event" in name}
         os._exit(0 if rest == again == [] and clean else 1)
     assert os.waitpid(copy, 0)[1] == 0
@@ -772,7 +772,7 @@ def use_beside_a_copy() -> list[int | None]:
 
 
 def is_open(fd: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
+    return os.path.lexists(f"{PROC}/self/fd/{fd}")
 
 
 @has_pidfds
@@ -802,8 +802,8 @@ def interrupt_everywhere() -> int:
         submit(sh("echo out; exec sleep 600", PIPES), True)
         opened[-1].submit(missing(), True)
         submit(sh("echo out; exit 3", PIPES), True)
-        while spawner.claim(alive, deque()) is not JobState.RUNNING:
-            os.sched_yield()
+        while spawner.claim(alive, deque()) not in (JobState.RUNNING, JobState.FINISHED):
+            os.sched_yield()  # FINISHED: without pidfds it is given back as soon as it runs
         while len(finishes) < 3:
             assert select.select([spawner], [], [], DEADLINE_S)[0]
             spawner.take(finishes)
@@ -877,7 +877,7 @@ def close_after_an_interrupted_take() -> list[bool]:
     spawner.release(finish.child)
     strangers = [os.dup2(0, number, inheritable=False) for number in numbers]
     assert close(spawner) == []
-    found = [os.path.lexists(f"/proc/self/fd/{fd}") for fd in strangers]
+    found = [os.path.lexists(f"{PROC}/self/fd/{fd}") for fd in strangers]
     for fd in numbers:  # all are closed, or the frame around this would say so instead
         os.dup2(0, fd, inheritable=False)
         os.close(fd)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from alone import alone
 from fdtables import room_for
-from support import Recorder, make_reactor, spawn_and_finish
+from support import PROC, Recorder, make_reactor, spawn_and_finish
 
 from procreactor.errors import SpawnError
 from procreactor.kernel.users import resolve_identity
@@ -150,7 +150,7 @@ def _become_root_of_a_namespace() -> None:
     if _libc.unshare(_CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
+        with open(f"{PROC}/self/{name}", "w") as file:
             file.write(text)
 
 

@@ -52,6 +52,7 @@ def test_draining_what_is_not_awake_does_not_wait(wakeup: Wakeup) -> None:
     wakeup.drain()
 
 
+@pytest.mark.needs("threads")
 def test_another_thread_ends_a_wait(wakeup: Wakeup) -> None:
     thread = threading.Thread(target=wakeup.wake)
     thread.start()

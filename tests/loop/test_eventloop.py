@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from support import PROC
 from watched import by_others, watched_by_kernel
 
 from procreactor.kernel.poller import HANGUP, READ, WRITE
@@ -357,7 +358,7 @@ def test_a_watch_whose_fd_was_closed_unasked_does_not_take_out_the_next_of_that_
 
 
 def is_open(fd: int) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
+    return os.path.lexists(f"{PROC}/self/fd/{fd}")
 
 
 def test_what_others_put_into_the_set_is_told_once_it_is_adopted(
@@ -465,9 +466,9 @@ def test_a_watch_whose_fd_was_closed_unasked_does_not_take_out_what_was_adopted_
 
 
 def test_the_set_of_others_is_that_of_a_host_and_makes_no_timer(loop: EventLoop) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = os.listdir(f"{PROC}/self/fd")
     epoll_fd = loop.epoll_fd
-    assert os.listdir("/proc/self/fd") == before
+    assert os.listdir(f"{PROC}/self/fd") == before
     assert loop.fileno() == epoll_fd == loop.epoll_fd
 
 
@@ -577,11 +578,11 @@ def test_a_callback_may_drop_its_own_fd(loop: EventLoop, pipe: tuple[int, int]) 
 
 @pytest.mark.parametrize("is_hosted", [False, True])
 def test_a_loop_may_be_closed_twice_and_closes_its_own_fds_once(is_hosted: bool) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(os.listdir(f"{PROC}/self/fd"))
     loop = EventLoop()
     if is_hosted:
         loop.fileno()
-    own = set(os.listdir("/proc/self/fd")) - before
+    own = set(os.listdir(f"{PROC}/self/fd")) - before
     loop.close()
     others = [os.dup(0) for _ in own]  # with the numbers that have become free
     loop.close()
@@ -591,23 +592,23 @@ def test_a_loop_may_be_closed_twice_and_closes_its_own_fds_once(is_hosted: bool)
 
 def test_a_loop_that_is_forgotten_leaves_no_fd() -> None:
     gc.collect()  # what earlier tests forgot
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(os.listdir(f"{PROC}/self/fd"))
     loop = EventLoop()
     loop.fileno()
     del loop
     gc.collect()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir(f"{PROC}/self/fd")) == before
 
 
 def test_closing_the_loop_lets_go_of_the_fds_of_others(pipe: tuple[int, int]) -> None:
     loop = EventLoop()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(os.listdir(f"{PROC}/self/fd"))
     watch = loop.watch(pipe[0], never, READ)
     loop.fileno()
     loop.close()
     assert not watch.active
     os.fstat(pipe[0])
-    assert len(os.listdir("/proc/self/fd")) == before - 3  # epoll and the wake-up pipe
+    assert len(os.listdir(f"{PROC}/self/fd")) == before - 3  # epoll and the wake-up pipe
 
 
 # --- waking ---------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ from alone import alone
 from conftest import child_pids, open_fds
 from held import wait_for
 from seccomp import deny
-from support import Recorder, make_reactor, run_until, spawn_and_finish
-from ways import finish_on, on_every_way, on_way, spawn_on
+from support import PROC, Recorder, make_reactor, run_until, spawn_and_finish
+from ways import WITHOUT_PIDFDS, finish_on, on_every_way, on_way, spawn_on
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError
@@ -190,7 +190,7 @@ def turns_beside_a_traced_zombie(end: str, tracer: str) -> dict[str, Any]:
             child.loseConnection()
             run_until(reactor, lambda: traced.ended)
             return {"traced": False}
-        stat = Path(f"/proc/{child.pid}/stat")
+        stat = Path(f"{PROC}/{child.pid}/stat")
         child.closeStdin()
         run_until(reactor, lambda: ") Z " in stat.read_text())
         turns = _turns_in(reactor, 0.3)
@@ -210,7 +210,7 @@ def _turns_in(reactor: Any, seconds: float) -> int:
     return turns
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_a_zombie_that_a_tracer_holds_is_no_exit_and_does_not_make_the_loop_spin(
     disable: str, program: Build
 ) -> None:
@@ -580,7 +580,7 @@ def stop_and_go_on(way: str, end: str) -> list[Any]:
     protocol = Recorder()
     with make_reactor() as reactor:
         transport = spawn_on(way, reactor, protocol, end, [end, "wait", "5"])
-        stat = Path(f"/proc/{transport.pid}/stat")
+        stat = Path(f"{PROC}/{transport.pid}/stat")
         transport.signalProcess("STOP")
         wait_for(lambda: ") T " in stat.read_text())
         _turns_in(reactor, 0.05)
@@ -634,7 +634,7 @@ def _be_a_copy(transport: Any, end: str) -> int:
         return 0 if spawn_and_finish(reactor, end, [end, "exit", "0"]).ended else 3
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd", "vfork"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS, "vfork"])
 def test_a_copy_of_the_parent_neither_reaps_nor_signals_its_children(
     disable: str, program: Build
 ) -> None:

@@ -48,7 +48,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mounts import needs_mounts, private_mounts, unmount
 from seccomp import Call, deny, needs_seccomp, supervised
-from support import DEADLINE_S, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
+from support import (
+    DEADLINE_S,
+    PROC,
+    PYTHON,
+    Recorder,
+    make_reactor,
+    run_until,
+    spawn_and_finish,
+)
 from ways import WAYS, finish_on, on_every_way, on_way, spawn_on
 
 from procreactor.errors import SpawnError
@@ -421,8 +429,9 @@ def file_limit(soft: int) -> Iterator[None]:
 
 def hide_proc() -> None:
     """For the calling thread and the children that it makes, /proc is an empty directory."""
-    private_mounts()
-    unmount("/proc")
+    if PROC == "/proc":  # else it is hidden from all of us
+        private_mounts()
+        unmount("/proc")
     assert os.listdir("/proc") == []
 
 
@@ -477,7 +486,7 @@ def test_without_close_range_and_proc_a_child_sees_the_mapped_ones_only(
 
 def highest_limit() -> int:
     """The highest limit of files that this process may have."""
-    most = int(Path("/proc/sys/fs/nr_open").read_text())
+    most = int(Path(PROC, "sys/fs/nr_open").read_text())
     try:
         with file_limit(most):
             return most

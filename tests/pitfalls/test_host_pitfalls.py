@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from alone import alone
 from seccomp import make_deadly, needs_seccomp
-from support import PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
+from support import PROC, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
 
 from procreactor.errors import SpawnError
 from procreactor.internet.epollreactor import EPollReactor
@@ -129,9 +129,9 @@ def stop_everything_of(uid: int) -> None:
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     while True:
-        for name in os.listdir("/proc"):
+        for name in os.listdir(PROC):
             try:
-                his = name.isdigit() and Path("/proc", name).stat().st_uid == uid
+                his = name.isdigit() and Path(PROC, name).stat().st_uid == uid
                 if his and int(name) != os.getpid():
                     os.kill(int(name), signal.SIGSTOP)
             except OSError:

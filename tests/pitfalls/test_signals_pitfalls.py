@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 from alone import alone
 from held import held_copy, wait_for
-from support import Recorder, make_reactor, run_until, spawn_and_finish
+from support import PROC, Recorder, make_reactor, run_until, spawn_and_finish
 from ways import NOBODY, finish_on, on_every_way, on_way, spawn_on
 
 from procreactor._core import ffi
@@ -75,7 +75,7 @@ def child_pid() -> int:
     """Return the pid of the one child that this process has."""
     found = [
         int(pid)
-        for task in Path("/proc/self/task").iterdir()
+        for task in Path(f"{PROC}/self/task").iterdir()
         for pid in (task / "children").read_text().split()
     ]
     assert len(found) == 1, found

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import PYTHON, make_reactor, run_until
+from support import PROC, PYTHON, make_reactor, run_until
 
 from procreactor.internet.epollreactor import EPollReactor
 from procreactor.internet.task import Clock
@@ -538,7 +538,7 @@ def test_the_service_is_stopped_when_all_children_have_ended(stage: Stage) -> No
     stage.wait(lambda: first and second)
     assert (first, second) == ([None], [None])
     assert monitor.protocols == {}
-    assert not any(pid and Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(pid and Path(f"{PROC}/{pid}").exists() for pid in pids)
     assert not stage.reactor.getDelayedCalls()
 
 
