@@ -305,6 +305,9 @@ enum pr_job_state {
  * be heard of (no pidfd; ENOSPC, ENOMEM), and in a spawner that is closed: the child may live. */
 struct pr_job {
     struct pr_gather gather; /* written, but for the next six, by the spawner */
+    int64_t begun_ns;        /* when a thread began the start, on CLOCK_MONOTONIC; 0: none has */
+    int64_t ended_ns;        /* when a thread reaped the child; 0: none has */
+    int made_pid;            /* the child's number, reaped or not; -1: there was none */
     const struct pr_request *request;
     struct pr_result *result;
     int *ours;
@@ -364,7 +367,11 @@ int pr_spawner_state(struct pr_spawner *spawner, const struct pr_job *job);
 /* A child that was claimed, or handed over alive or with open streams, is over. */
 void pr_spawner_release(struct pr_spawner *spawner);
 
-/* Begin no more jobs; those not begun fail at PR_STAGE_CANCELLED and can be taken at once.  Returns
+/* Have the jobs that no thread has begun fail at PR_STAGE_CANCELLED; they can be taken at once.  Others may
+ * be submitted afterwards. */
+void pr_spawner_cancel(struct pr_spawner *spawner);
+
+/* Do as pr_spawner_cancel does, for good: no more jobs are begun.  Returns
  * when those that have begun are finished, which is as long as an exec takes, and the threads gone;
  * the children that were running can be taken, too.  One thread at a time may call; a second call
  * does nothing. */

@@ -19,6 +19,7 @@ from procreactor.loop.eventloop import EventLoop
 from procreactor.model import ExitStatus, SpawnSpec
 from procreactor.streams.collect import Collector
 from procreactor.transport import environments
+from procreactor.transport.collected import pairs_of
 from procreactor.transport.pool import MOST_THREADS, ChildPool, Ended, thread_count
 from procreactor.transport.redirects import plan_redirects
 from procreactor.transport.request import encode_argv, encode_path, find_candidates
@@ -49,7 +50,7 @@ class Outcome(NamedTuple):
     """How much output came beyond the bound and was not kept."""
 
     duration_s: float
-    """From the submission to the end."""
+    """From the begin of its start to its end."""
 
 
 def plan_command(
@@ -113,7 +114,7 @@ def _run(
     try:
         pool = ChildPool(
             loop,
-            partial(Collector, limit_bytes),
+            pairs_of(partial(Collector, limit_bytes)),
             ended.append,
             at_once=at_once,
             threads=threads or min(at_once, thread_count()),
@@ -149,7 +150,7 @@ def _next_ahead(ahead: int, ended: int) -> int:
 
 
 def _outcome(ended: Ended[Collector]) -> Outcome:
-    number, spec, status, error, sinks, duration_s = ended
+    number, spec, status, error, sinks, _, _, duration_s = ended
     if sinks is None:
         return Outcome(number, spec, status, error, b"", b"", 0, duration_s)
     out, err = sinks

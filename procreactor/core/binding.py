@@ -329,8 +329,12 @@ JOB_RUNNING: int = lib.PR_JOB_RUNNING
 JOB_FINISHED: int = lib.PR_JOB_FINISHED
 _JOB_CLAIMED: int = lib.PR_JOB_CLAIMED
 
-Result = tuple[int, ExitStatus | None, tuple[bytes, bytes] | None]
-"""The GATHERED bits, how the child ended if it did, and what its streams brought."""
+Span = tuple[int, int, int]
+"""The number that a child has or had (-1: there was none), when its start was begun (0: it was not),
+and when the threads reaped it (0: they did not); nanoseconds on the clock of time.monotonic."""
+
+Result = tuple[int, ExitStatus | None, tuple[bytes, bytes] | None, Span]
+"""The GATHERED bits, how the child ended if it did, what its streams brought, and when that was."""
 
 
 _CAPACITY = 64
@@ -408,10 +412,10 @@ class SpawnerThreads:
                 told: int = job.told
                 status = _read_exit(job) if told & GATHERED_EXIT else None
                 if told & GATHERED_DATA and job.data:  # else delivered, before an interrupt
-                    deliver(token, (told, status, _read_data(job)))
+                    deliver(token, (told, status, _read_data(job), _read_span(job)))
                     lib.pr_job_forget_data(job)
                 else:
-                    deliver(token, (told, status, None))
+                    deliver(token, (told, status, None, _read_span(job)))
                 del jobs[token]
             self._done += 1
 
@@ -425,17 +429,18 @@ class SpawnerThreads:
         taken.next = 1
         return True
 
-    def claim(self, token: int) -> int:
+    def claim(self, token: int) -> tuple[int, Span]:
         """Return where a job is (JOB_WAITING ...); one that was JOB_RUNNING is now the caller's.
 
         Its `SpawnCall` has the child, which lives or has just ended.
         """
-        state: int = lib.pr_spawner_claim(self._handle, self._jobs[token][0])
+        job = self._jobs[token][0]
+        state: int = lib.pr_spawner_claim(self._handle, job)
         if state == _JOB_CLAIMED:  # in an earlier call, out of which an interrupt came
             state = JOB_RUNNING
         if state == JOB_RUNNING:
             del self._jobs[token]
-        return state
+        return state, _read_span(job)
 
     def state(self, token: int) -> int:
         """Return where a job is (JOB_WAITING ...) that is here."""
@@ -445,6 +450,10 @@ class SpawnerThreads:
     def release(self) -> None:
         """Tell that a child is over which was claimed, or done alive or with open streams."""
         lib.pr_spawner_release(self._handle)
+
+    def cancel(self) -> None:
+        """Have the jobs that no thread has begun fail with ECANCELED, to be taken."""
+        lib.pr_spawner_cancel(self._handle)
 
     def close(self) -> None:
         """Begin no more jobs; return when those begun are done and the threads have ended.
@@ -487,6 +496,10 @@ def _read_data(job: Any) -> tuple[bytes, bytes]:
     first, second = job.gather.sizes
     data = ffi.buffer(job.data, first + second)
     return data[:first], data[first:]
+
+
+def _read_span(job: Any) -> Span:
+    return job.made_pid, job.begun_ns, job.ended_ns
 
 
 def _read_exit(gather: Any) -> ExitStatus:

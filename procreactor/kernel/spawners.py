@@ -26,7 +26,7 @@ from functools import partial
 from typing import NamedTuple
 
 from procreactor.core import binding
-from procreactor.core.binding import GATHERED_OVER, Result, SpawnerThreads
+from procreactor.core.binding import GATHERED_OVER, Result, SpawnerThreads, Span
 from procreactor.errors import SpawnError
 from procreactor.kernel.children import Child
 from procreactor.model import ExitStatus, SpawnSpec
@@ -75,6 +75,9 @@ class Finish(NamedTuple):
 
     error: SpawnError | None
     """Why it was not started."""
+
+    span: Span = (-1, 0, 0)
+    """Its number, when its start was begun, and when the threads reaped it, as far as they know."""
 
     @property
     def is_over(self) -> bool:
@@ -153,11 +156,11 @@ class Spawner:
             return  # it was, before an interrupt
         child, spec = self._pending[token]
         if not into or into[-1].child is not child:  # else an interrupt came right after it
-            told, status, data = result
+            told, status, data, span = result
             error = None
             if told & GATHERED_OVER != GATHERED_OVER:
                 error = self._hand_over(child, spec)
-            into.append(Finish(child, told, status, data, error))
+            into.append(Finish(child, told, status, data, error, span))
         del self._pending[token]
 
     def state(self, token: int) -> JobState:
@@ -174,8 +177,10 @@ class Spawner:
         if token not in self._pending:
             return JobState.FINISHED
         child, spec = self._pending[token]
+        span: Span = (-1, 0, 0)
         if token in self._threads:
-            state = JobState(self._threads.claim(token))
+            number, span = self._threads.claim(token)
+            state = JobState(number)
         elif child.is_started:  # an interrupt came out of the middle of an earlier call
             state = JobState.RUNNING
         else:  # or out of its submission
@@ -184,7 +189,7 @@ class Spawner:
         if state is JobState.RUNNING:
             if not into or into[-1].child is not child:  # see `_deliver`
                 error = self._hand_over(child, spec)
-                into.append(Finish(child, 0, None, None, error))
+                into.append(Finish(child, 0, None, None, error, span))
             del self._pending[token]
         return state
 
@@ -199,6 +204,10 @@ class Spawner:
             return failure
         self._handed_over.add(child)
         return None
+
+    def cancel(self) -> None:
+        """Have those that no thread has begun fail with ECANCELED, to be taken like all that fail."""
+        self._threads.cancel()
 
     def release(self, child: Child) -> None:
         """Tell that a child is over which `take` gave before, or `claim`. Idempotent."""

@@ -44,7 +44,7 @@ from procreactor.kernel.timerfd import TimerFd
 from procreactor.kernel.wakeup import Wakeup
 from procreactor.loop.timers import Timer, TimerQueue
 
-__all__ = ["EventLoop", "Watch"]
+__all__ = ["READ", "EventLoop", "Watch"]
 
 Callback = Callable[..., object]
 

@@ -18,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -37,7 +38,7 @@ from procreactor.loop.timers import Timer, TimerState
 from procreactor.model import ExitStatus, SpawnSpec
 from procreactor.transport.writer import StreamWriter
 
-__all__ = ["BUFFER_BYTES", "CollectedChild", "Collecting", "Sink", "append_pieces"]
+__all__ = ["BUFFER_BYTES", "CollectedChild", "Collecting", "Sink", "append_pieces", "pairs_of"]
 
 BUFFER_BYTES = 262144
 """How much of one stream is read per turn at most; children share the loop."""
@@ -62,19 +63,25 @@ S = TypeVar("S", bound=Sink)
 
 
 class Collecting(Generic[S]):
-    """What the collected children of one loop share; *new_sink* makes the place for a stream."""
+    """What the collected children of one loop share.
 
-    __slots__ = ("buffer", "drain_s", "loop", "new_sink")
+    *new_sinks* makes the places for stdout and stderr of the child with a given number.
+    """
 
-    def __init__(self, loop: EventLoop, drain_s: float, new_sink: Callable[[], S]) -> None:
+    __slots__ = ("buffer", "drain_s", "loop", "new_sinks")
+
+    def __init__(
+        self, loop: EventLoop, drain_s: float, new_sinks: Callable[[int], tuple[S, S]]
+    ) -> None:
         self.loop = loop
         self.drain_s = drain_s
-        self.new_sink = new_sink
+        self.new_sinks = new_sinks
         self.buffer = GatherBuffer(BUFFER_BYTES)
 
-    def new_sinks(self) -> tuple[S, S]:
-        """Return sinks for stdout and stderr."""
-        return self.new_sink(), self.new_sink()
+
+def pairs_of(new_sink: Callable[[], S]) -> Callable[[int], tuple[S, S]]:
+    """Return a maker of pairs, whatever the number, each half made by *new_sink*."""
+    return lambda number: (new_sink(), new_sink())
 
 
 def append_pieces(sinks: tuple[Sink, Sink], pieces: tuple[bytes, bytes]) -> None:
@@ -98,6 +105,7 @@ class CollectedChild(Generic[S]):
         "_fds",
         "_gather",
         "_in_fd",
+        "_number",
         "_on_over",
         "_shared",
         "_sinks",
@@ -105,6 +113,7 @@ class CollectedChild(Generic[S]):
         "_watched",
         "_writer",
         "child",
+        "ended_s",
         "status",
     )
 
@@ -114,8 +123,10 @@ class CollectedChild(Generic[S]):
         child: Child,
         spec: SpawnSpec,
         on_over: Callable[[CollectedChild[S]], object],
+        number: int = 0,
     ) -> None:
         self._shared = shared
+        self._number = number
         self.child = child
         self._exit_watch: Watch | None = None
         self._on_over = on_over
@@ -126,6 +137,9 @@ class CollectedChild(Generic[S]):
         self._told = 0
         self.status: ExitStatus | None = None
         """How the child ended, once it is reaped."""
+
+        self.ended_s = 0.0
+        """When it was reaped here, on the clock of time.monotonic; 0: not yet, or not here."""
 
         in_fd, out_fd, err_fd = _ends(child, spec)
         self._fds = (out_fd, err_fd)
@@ -263,6 +277,7 @@ class CollectedChild(Generic[S]):
         news, self._told = over & ~self._told, over
         if news & GATHERED_EXIT:
             self.status = self._gather.status()
+            self.ended_s = time.monotonic()
         self._forget(news)
         return told, news
 
@@ -344,7 +359,7 @@ class CollectedChild(Generic[S]):
     def append(self, pieces: tuple[bytes, bytes]) -> None:
         """Put what stdout and stderr brought into the sinks."""
         if self._sinks is None:
-            self._sinks = self._shared.new_sinks()
+            self._sinks = self._shared.new_sinks(self._number)
         append_pieces(self._sinks, pieces)
 
     def _end_input(self, key: int) -> None:

@@ -48,6 +48,8 @@ _FULL_BYTES = 32768
 """A child of which so much is read at once has waited for us, or was about to: a pipe has 16 pages,
 and is full with half as many bytes when no two writes fit into one."""
 
+_NO_SPAN = (-1, 0, 0)
+
 S = TypeVar("S", bound=Sink)
 K = TypeVar("K")
 
@@ -64,20 +66,26 @@ class Ended(NamedTuple, Generic[S]):
     sinks: tuple[S, S] | None
     """What stdout and stderr brought; None when neither brought anything."""
 
+    pid: int
+    """The number that it had; -1 when it could not be started."""
+
+    begun_s: float
+    """When its start was begun, on the clock of time.monotonic; 0: it never was."""
+
     duration_s: float
-    """From the submission to the end."""
+    """From there to its end, not counting for how long others held its streams."""
 
 
 class _Job(Generic[S]):
     """A command between its submission and its outcome."""
 
-    __slots__ = ("begun_s", "data", "number", "one", "spec")
+    __slots__ = ("data", "number", "one", "span", "spec")
 
     def __init__(self, number: int, spec: SpawnSpec, data: bytes) -> None:
         self.number = number
         self.spec = spec
         self.data = data
-        self.begun_s = time.monotonic()
+        self.span = _NO_SPAN
         self.one: CollectedChild[S] | None = None
         """The child, once it is the loop's."""
 
@@ -86,20 +94,25 @@ class ChildPool(Generic[S]):
     """Children of *loop*, started by *threads* native threads, with their output in sinks.
 
     At most *at_once* of them live at once, None: any number; the others wait their turn.
-    *on_end* is told of each when it is over, in the order of the ends. `close` it in any case.
+    *new_sinks* makes the sinks for stdout and stderr of the child with a given number; *on_end* is
+    told of each child when it is over, in the order of the ends; *on_live*, with its number and the
+    time at which its start was begun, of each that the loop has had to take over: it lives, and can
+    be signalled, until its end is told. `close` it in any case.
     """
 
     def __init__(
         self,
         loop: EventLoop,
-        new_sink: Callable[[], S],
+        new_sinks: Callable[[int], tuple[S, S]],
         on_end: Callable[[Ended[S]], object],
         *,
+        on_live: Callable[[int, CollectedChild[S], float], object] | None = None,
         at_once: int | None = None,
         threads: int | None = None,
         drain_s: float,
     ) -> None:
         self._on_end = on_end
+        self._on_live = on_live
         self._loop = loop
         self._submitted = 0
         self._starting: dict[Child, _Job[S]] = {}
@@ -113,7 +126,7 @@ class ChildPool(Generic[S]):
         self._tick_s = self._usual_tick_s = _TICK_S
         self._pid = os.getpid()
         self._is_open = True
-        self._shared = Collecting(loop, drain_s, new_sink)
+        self._shared = Collecting(loop, drain_s, new_sinks)
         self._checked: object = None
         self._spawner = Spawner(thread_count() if threads is None else threads, at_once)
         try:
@@ -160,6 +173,19 @@ class ChildPool(Generic[S]):
         self._starting[child] = _Job(number, spec, data)
         return number
 
+    def cancel_waiting(self) -> None:
+        """Have those that no thread has begun end with an error, ECANCELED."""
+        self.check_owner()
+        self._spawner.cancel()
+
+    def claim_all(self) -> None:
+        """Have the loop take over the children that live now: *on_live* is told of each.
+
+        Of one whose exec is under way it is told soon afterwards.
+        """
+        self._note_begun()
+        self._claim_old()
+
     def _check_redirects(self, redirects: Sequence[Redirect]) -> None:
         for redirect in redirects:
             wanted = PipeEnd.WE_READ if redirect.child_fd else PipeEnd.WE_WRITE
@@ -179,6 +205,7 @@ class ChildPool(Generic[S]):
             return
         self._loop.unwatch(self._watch)
         self._on_end = _tell_nobody
+        self._on_live = None
         self._stop_tick()
         # Each is struck off when it is done with: after an interrupt a second call goes on.
         self._spawner.close(self._taken)
@@ -224,9 +251,10 @@ class ChildPool(Generic[S]):
             self._undo(finish)
         elif finish.is_over:
             sinks = None
+            job.span = finish.span
             try:
                 if finish.data is not None:
-                    sinks = self._fill(finish.data)
+                    sinks = self._fill(job.number, finish.data)
             finally:  # what a sink raises must not hide an end
                 if finish.child in self._starting:  # else it has closed the pool
                     self._tell(self._starting, finish.child, finish.status, finish.error, sinks)
@@ -246,21 +274,22 @@ class ChildPool(Generic[S]):
             return job.one is not None
         return any(one.child is child for one in self._running)
 
-    def _fill(self, data: tuple[bytes, bytes]) -> tuple[S, S] | None:
+    def _fill(self, number: int, data: tuple[bytes, bytes]) -> tuple[S, S] | None:
         sinks = None
         try:
-            sinks = self._shared.new_sinks()
+            sinks = self._shared.new_sinks(number)
             append_pieces(sinks, data)
         except BaseException:
-            report_callback_error(repr(self._shared.new_sink))
+            report_callback_error(repr(self._shared.new_sinks))
         return sinks
 
     def _begin(self, finish: Finish, job: _Job[S]) -> None:
         """What is left of the child is the loop's from now on."""
         # In `_starting` until all is done: an exception may come between any two lines.
         one = job.one = job.one or CollectedChild(
-            self._shared, finish.child, job.spec, self._on_over
+            self._shared, finish.child, job.spec, self._on_over, job.number
         )
+        job.span = finish.span
         self._running[one] = job
         finish.child.ours = []
         try:
@@ -275,6 +304,13 @@ class ChildPool(Generic[S]):
         else:
             if finish.data is not None:
                 one.append(finish.data)
+            if self._on_live is not None and one in self._running:
+                # In a turn of its own: what it does may end the child, or close the pool.
+                self._loop.call_soon(self._tell_live, job.number, one, job.span[1] / 1e9)
+
+    def _tell_live(self, number: int, one: CollectedChild[S], begun_s: float) -> None:
+        if self._on_live is not None and one in self._running:
+            self._on_live(number, one, begun_s)
 
     def _refuse(self, child: Child, one: CollectedChild[S], refusal: OSError) -> None:
         self._starting.pop(child, None)
@@ -342,7 +378,7 @@ class ChildPool(Generic[S]):
         try:
             return job.one.read_now()
         except BaseException:
-            report_callback_error(repr(self._shared.new_sink))
+            report_callback_error(repr(self._shared.new_sinks))
             return 0
 
     def _hurry(self) -> None:
@@ -380,8 +416,12 @@ class ChildPool(Generic[S]):
         Until it is being told it is known: who comes again after an interrupt goes on with it.
         """
         job = known[key]
-        duration_s = time.monotonic() - job.begun_s
-        ended = Ended(job.number, job.spec, status, error, sinks, duration_s)
+        pid, begun_ns, ended_ns = job.span
+        begun_s, ended_s = begun_ns / 1e9, ended_ns / 1e9
+        if not ended_ns:
+            ended_s = (job.one.ended_s if job.one else 0.0) or time.monotonic()
+        duration_s = ended_s - begun_s if begun_ns else 0.0
+        ended = Ended(job.number, job.spec, status, error, sinks, pid, begun_s, duration_s)
         self._hurry()
         try:
             del known[key]  # as no call does, so no interrupt comes between this and the telling

@@ -38,6 +38,7 @@ from ways import WAYS, on_every_way, on_way
 from procreactor.apps.batch import Outcome, plan_command, run_batch
 from procreactor.loop.eventloop import EventLoop
 from procreactor.streams.collect import Collector
+from procreactor.transport.collected import pairs_of
 from procreactor.transport.pool import ChildPool, Ended
 
 STEP = 1 if "PROCREACTOR_THOROUGH" in os.environ else 5
@@ -218,7 +219,7 @@ def strikes_in_pools(library: str, end: str, step: int) -> int:
     loop = EventLoop()
     told: list[Ended[Collector]] = []
     numbers: list[int] = []
-    pool = ChildPool(loop, partial(Collector, None), told.append, threads=2, drain_s=0.0)
+    pool = ChildPool(loop, pairs_of(partial(Collector, None)), told.append, threads=2, drain_s=0.0)
 
     def run() -> None:
         numbers.extend(map(pool.submit, specs))
@@ -255,7 +256,7 @@ def strikes_in_closes(library: str, end: str) -> int:
 
     def begin() -> None:
         loop = EventLoop()
-        pool = ChildPool(loop, partial(Collector, None), bool, threads=2, drain_s=0.0)
+        pool = ChildPool(loop, pairs_of(partial(Collector, None)), bool, threads=2, drain_s=0.0)
         made[:] = pool, loop
         for spec in specs:
             pool.submit(spec)

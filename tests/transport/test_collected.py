@@ -23,7 +23,7 @@ from procreactor.kernel.children import Child
 from procreactor.kernel.spawners import Finish, Spawner
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import PipeEnd, Redirect, SpawnSpec
-from procreactor.transport.collected import BUFFER_BYTES, CollectedChild, Collecting
+from procreactor.transport.collected import BUFFER_BYTES, CollectedChild, Collecting, pairs_of
 
 Pieces = list[bytes]
 
@@ -41,7 +41,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.loop = EventLoop()
-        self.shared: Collecting[Pieces] = Collecting(self.loop, DEADLINE_S, list)
+        self.shared: Collecting[Pieces] = Collecting(self.loop, DEADLINE_S, pairs_of(list))
         self.over: list[CollectedChild[Pieces]] = []
 
     def start(self, script: str, data: bytes = b"") -> CollectedChild[Pieces]:

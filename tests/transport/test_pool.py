@@ -32,6 +32,7 @@ from procreactor.kernel.spawners import JobState, Spawner
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import PipeEnd, Redirect, SpawnSpec
 from procreactor.transport import collected, pool
+from procreactor.transport.collected import pairs_of
 from procreactor.transport.pool import ChildPool, Ended, thread_count
 
 Pieces = list[bytes]
@@ -57,7 +58,7 @@ class Pool:
         self.ended: list[Ended[Pieces]] = []
         self.pool: ChildPool[Pieces] = ChildPool(
             self.loop,
-            list,
+            pairs_of(list),
             self.ended.append,
             at_once=at_once,
             threads=threads,
@@ -204,7 +205,7 @@ def test_a_second_round_on_the_same_loop_is_like_the_first(crowd: Pool) -> None:
 
 def test_two_of_them_on_one_loop_do_not_mix(crowd: Pool) -> None:
     others: list[Ended[Pieces]] = []
-    other: ChildPool[Pieces] = ChildPool(crowd.loop, list, others.append, drain_s=1)
+    other: ChildPool[Pieces] = ChildPool(crowd.loop, pairs_of(list), others.append, drain_s=1)
     for number in range(30):
         crowd.pool.submit(sh(f"echo mine {number}"))
         other.submit(sh(f"echo other {number}"))
@@ -260,7 +261,8 @@ def test_of_children_that_end_soon_the_loop_hears_of_their_results_alone(crowd: 
     numbers = [crowd.pool.submit(run_program("say", 1000, 65000, number)) for number in range(15)]
     crowd.wait_until(JobState.FINISHED, *numbers)
     assert not child_pids()
-    crowd.pool._shared.new_sink = new_sinks = Counting(list)
+    new_sinks = Counting(list)
+    crowd.pool._shared.new_sinks = pairs_of(new_sinks)
     crowd.loop.run_once(0)
     assert [one.number for one in sorted(crowd.ended)] == numbers
     assert (watched_by_kernel(crowd.loop.epoll_fd), len(crowd.loop._watches)) == before
@@ -300,7 +302,7 @@ def test_a_child_that_lives_is_read_while_it_does_and_costs_no_wake_up(
 ) -> None:
     theirs, let_go = gate
     got: Pieces = []
-    crowd.pool._shared.new_sink = lambda: got
+    crowd.pool._shared.new_sinks = pairs_of(lambda: got)
     crowd.pool.submit(sh("echo first; read word <&3; exit 4", Redirect(3, theirs)))
     crowd.run_until(lambda: got)
     assert (got, len(crowd.pool), crowd.ended) == ([b"first\n"], 1, [])
@@ -331,7 +333,7 @@ def test_the_output_of_a_child_that_pauses_is_whole_and_in_order(
         got.append([])
         return got[-1]
 
-    crowd.pool._shared.new_sink = new_sink
+    crowd.pool._shared.new_sinks = pairs_of(new_sink)
     crowd.pool.submit(sh(f"{say}; read word <&3; {say}; exit 5", Redirect(3, theirs)))
     crowd.run_until(lambda: [sum(map(len, sink)) for sink in got] == [150_000, 100_000])
     let_go()
@@ -770,7 +772,7 @@ def test_a_sink_that_raises_costs_its_bytes_and_nothing_else(
         def append(self, data: bytes) -> None:
             raise RuntimeError("no room")
 
-    crowd.pool._shared.new_sink = Refusing
+    crowd.pool._shared.new_sinks = pairs_of(Refusing)
     assert code_of(crowd.run(sh("echo out; exit 3"))) == 3
     assert "no room" in caplog.text
 
@@ -781,7 +783,7 @@ def test_where_no_sink_can_be_made_the_end_is_told_all_the_same(
     def refuse() -> Pieces:
         raise RuntimeError("no sink")
 
-    crowd.pool._shared.new_sink = refuse
+    crowd.pool._shared.new_sinks = pairs_of(refuse)
     crowd.pool.submit(sh("echo out; exit 3"))
     crowd.pool.submit(sh("echo out; exec sleep 0.1"))
     crowd.pool.submit(sh("cat; exit 5"), b"data")
@@ -799,7 +801,7 @@ def test_an_owner_that_raises_at_an_end_is_logged_and_told_of_the_next(
         raise RuntimeError("not now")
 
     loop = EventLoop()
-    raising: ChildPool[Pieces] = ChildPool(loop, list, on_end, threads=1, drain_s=1)
+    raising: ChildPool[Pieces] = ChildPool(loop, pairs_of(list), on_end, threads=1, drain_s=1)
     for number in range(20):
         raising.submit(
             sh("exit 0") if number % 2 else SpawnSpec((b"/nowhere",), (b"x",), (), PIPES)
@@ -823,7 +825,7 @@ def test_a_sink_that_has_no_room_is_no_set_that_has_none(
         def append(self, data: bytes) -> None:
             raise OSError(errno.ENOSPC, "no room")
 
-    crowd.pool._shared.new_sink = Refusing
+    crowd.pool._shared.new_sinks = pairs_of(Refusing)
     crowd.pool._shared.drain_s = 0.0
     crowd.pool.submit(sh("echo out; exit 3"))
     crowd.pool.submit(sh("exec sleep 0.05 & echo out; exit 4"))
@@ -870,7 +872,7 @@ def test_whatever_a_sink_raises_the_end_is_told_and_the_next_as_well(
                 if len(seen) == 1:
                     raise kind
 
-        crowd.pool._shared.new_sink = Raising
+        crowd.pool._shared.new_sinks = pairs_of(Raising)
         for _ in range(2):
             crowd.pool.submit(sh(script))
         raised = 0
@@ -899,7 +901,7 @@ def test_a_sink_that_raises_in_a_tick_harms_none_of_those_that_are_not_begun(
                 if data == b"out\n":
                     raise KeyboardInterrupt
 
-        crowd.pool._shared.new_sink = Raising
+        crowd.pool._shared.new_sinks = pairs_of(Raising)
         words = tuple(word.encode() for word in (held.path, "300000", "0", "7"))
         first = crowd.pool.submit(SpawnSpec(words[:1], words, (), PIPES))
         held.wait_until_reached()
@@ -963,7 +965,7 @@ def test_a_sink_that_runs_turns_in_a_tick_does_not_keep_others_from_being_claime
                     seen = len(ticks)
                     crowd.run_until(lambda: len(ticks) > seen or not crowd.loop.timers)
 
-        crowd.pool._shared.new_sink = Turning
+        crowd.pool._shared.new_sinks = pairs_of(Turning)
         words = tuple(word.encode() for word in (held.path, "300000", "0", "7"))
         first = crowd.pool.submit(SpawnSpec(words[:1], words, (), PIPES))
         held.wait_until_reached()
@@ -994,7 +996,7 @@ def test_a_sink_may_close_the_pool(out_of: str, caplog: pytest.LogCaptureFixture
                 crowd.pool.close()
                 closed.append(data)
 
-        crowd.pool._shared.new_sink = Closing
+        crowd.pool._shared.new_sinks = pairs_of(Closing)
         group = sh(CLOSING[out_of])
         group.process_group = 0
         crowd.pool.submit(group)
@@ -1484,7 +1486,7 @@ def test_a_sink_may_use_the_loop_and_gets_the_numbers_that_are_free() -> None:
             os.write(theirs, b"x")
 
     ended: list[Ended[Sink]] = []
-    made = ChildPool(loop, Sink, ended.append, threads=1, drain_s=DEADLINE_S)
+    made = ChildPool(loop, pairs_of(Sink), ended.append, threads=1, drain_s=DEADLINE_S)
     made.submit(sh("echo out"))
     while not (ended and heard):
         loop.run_once(DEADLINE_S)

@@ -11,6 +11,7 @@ from benchmarks.adapters.spawn._heartbeat import Heartbeat
 from procreactor.apps.batch import DRAIN_S, plan_command, run_batch
 from procreactor.loop.eventloop import EventLoop
 from procreactor.streams.collect import Collector
+from procreactor.transport.collected import pairs_of
 from procreactor.transport.pool import ChildPool, Ended
 
 __all__ = ["IMPORTS", "WAYS", "spawn_many", "stall"]
@@ -36,7 +37,7 @@ def stall(argv: Sequence[str], count: int) -> list[float]:
     """See `benchmarks.adapters.spawn`: a pool on a loop that has other things to do, too."""
     loop, heart, stalls_s = EventLoop(), Heartbeat(), []
     ended: list[Ended[Collector]] = []
-    pool = ChildPool(loop, Collector, ended.append, drain_s=DRAIN_S)
+    pool = ChildPool(loop, pairs_of(Collector), ended.append, drain_s=DRAIN_S)
     spec = plan_command(argv, env=ENVIRONMENT)
 
     def turn() -> None:

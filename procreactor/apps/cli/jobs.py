@@ -1,0 +1,160 @@
+"""From records to commands: numbered, filled in, and without those that an earlier run has done.
+
+A job's number is that of its record, from 1, whether an earlier run has done it or not: so the
+numbers of a log fit the same input again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from procreactor.apps.cli.inputs import Inputs
+from procreactor.apps.cli.joblog import ResumeState
+from procreactor.apps.cli.options import Options
+from procreactor.apps.cli.results import JobName, ResultSink
+from procreactor.apps.cli.shellwords import split
+from procreactor.apps.cli.template import Template, TextTemplate, quote_argv
+from procreactor.apps.commands import Command
+from procreactor.model import END, WOULD_BLOCK
+
+__all__ = ["Job", "JobSource", "Sink"]
+
+
+class Sink(Protocol):
+    """Where the bytes of one stream of a job go."""
+
+    def append(self, data: bytes, /) -> object:
+        """Take *data* as the next bytes of the stream."""
+
+
+class Job:
+    """One job: what tells it from the others. The tag of its `Command`."""
+
+    __slots__ = ("name", "received_bytes", "seq", "sinks", "values")
+
+    def __init__(self, seq: int, values: tuple[bytes, ...]) -> None:
+        self.seq = seq
+        self.values = values
+        self.name: JobName | None = None
+        """Where there are --results."""
+
+        self.sinks: tuple[Sink, Sink] | None = None
+        """While it runs, unless its output is none of ours."""
+
+        self.received_bytes = 0
+
+
+class JobSource:
+    """The jobs of *options*, one after the other; those of *done* that need no run left out.
+
+    *wake_when_readable* is told of the fd on which the next one waits.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        done: ResumeState | None,
+        results: ResultSink | None,
+        wake_when_readable: Callable[[int], object],
+    ) -> None:
+        self._options = options
+        self._done = done
+        self._results = results
+        self._wake_when_readable = wake_when_readable
+        self._inputs: Inputs | None = None
+        self._again: Iterator[tuple[int, bytes]] = iter(())
+        if options.resume == "retry-failed":
+            self._again = done.failed_commands() if done is not None else iter(())
+        else:
+            self._inputs = Inputs(options.input)
+        self._template = None
+        if options.command or options.shell:
+            self._template = Template(options.command, marker=options.marker, shell=options.shell)
+        self._workdir = self._text(options.workdir)
+        self._tag = self._text(options.tag)
+        is_tree = options.results_kind == "directory"
+        place = self._text(options.results if is_tree else None)
+        self._place = place if place is not None and place.has_marker else None
+        self.skipped = 0
+        """How many jobs an earlier run has done."""
+
+        self._seq = 0
+        self.uses_slot = any(
+            one is not None and one.uses_slot
+            for one in (self._template, self._workdir, self._tag, self._place)
+        )
+        """Whether a job is not known before it is known where it runs: see `settle`."""
+
+    def take(self) -> Command | None:
+        """Return the next command; None while there is none yet. StopIteration at the end.
+
+        InputError, and OSError of a log.
+        """
+        if self._inputs is None:
+            return self._take_again()
+        while True:
+            record = self._inputs.try_next()
+            if record is WOULD_BLOCK:
+                fd = self._inputs.waits_for_fd
+                if fd is not None:
+                    self._wake_when_readable(fd)
+                return None
+            if record is END:
+                raise StopIteration
+            self._seq += 1
+            job = Job(self._seq, record)
+            if self._is_done(job):
+                self.skipped += 1
+            else:
+                return self._command(job, 0)
+
+    def settle(self, command: Command, slot: int) -> Command:
+        """Return *command* as it is in the slot that it has got."""
+        assert isinstance(command.tag, Job)
+        return self._command(command.tag, slot) if self.uses_slot else command
+
+    def tag(self, job: Job, slot: int) -> bytes | None:
+        """Return what stands before each line of its output."""
+        return None if self._tag is None else self._tag.render(job.values, job.seq, slot)
+
+    def command_line(self, command: Command) -> bytes:
+        """Return *command* as a shell would have it, or as it was given to one."""
+        argv = [os.fsencode(word) for word in command.argv]
+        if self._options.shell or (self._inputs is None and argv[:2] == [b"/bin/sh", b"-c"]):
+            return argv[2]
+        return quote_argv(argv)
+
+    def close(self) -> None:
+        """Close the inputs. Idempotent."""
+        if self._inputs is not None:
+            self._inputs.close()
+
+    def _text(self, text: bytes | None) -> TextTemplate | None:
+        return None if text is None else TextTemplate(text, marker=self._options.marker)
+
+    def _take_again(self) -> Command:
+        seq, text = next(self._again)
+        words = split(text)
+        return Command(words if words else [b"/bin/sh", b"-c", text], tag=Job(seq, ()))
+
+    def _command(self, job: Job, slot: int) -> Command:
+        assert self._template is not None  # which only --retry-failed may lack
+        values, seq = job.values, job.seq
+        cwd = None if self._workdir is None else self._workdir.render(values, seq, slot)
+        if self._results is not None:
+            place = self._place.render(values, seq, slot) if self._place is not None else None
+            job.name = JobName(seq, values, 0, place)
+        return Command(self._template.render(values, seq, slot), cwd=cwd, tag=job)
+
+    def _is_done(self, job: Job) -> bool:
+        if not self._options.resume:
+            return False
+        if self._done is not None:
+            again = self._options.resume == "resume-failed"
+            return not self._done.should_run(job.seq, failed_again=again)
+        if self._results is None:
+            return False
+        self._command(job, 0)
+        return job.name is not None and self._results.has(job.name)

@@ -1,0 +1,560 @@
+"""One command, or many: what is in a result, what stops a command, and what is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import itertools
+import os
+import pickle
+import resource
+import signal
+import sys
+import threading
+import time
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alone import alone
+from conftest import child_pids
+from held import wait_for
+from programs_build import build_program
+from support import DEADLINE_S, PROC, PYTHON
+
+import procreactor
+from procreactor import Command, CommandError, Limits, Result, SpawnError, run, run_many
+from procreactor.apps.settings import ManyOptions, RunOptions, Settings
+
+
+def sh(script: str, *arguments: str) -> list[str]:
+    return ["/bin/sh", "-c", script, "sh", *arguments]
+
+
+def end(*words: object) -> list[str]:
+    return [build_program("end"), *map(str, words)]
+
+
+# --- One command ---------------------------------------------------------------------------------
+
+
+def test_a_result_has_all_that_is_known_of_a_command() -> None:
+    before_s = time.time()
+    result = run(sh("echo out; echo err >&2; exit 3"))
+    assert (result.stdout, result.stderr) == (b"out\n", b"err\n")
+    assert (result.exit_code, result.signal, result.signal_name) == (3, None, None)
+    assert (result.ok, result.timed_out, result.truncated) == (False, False, False)
+    assert (result.index, result.attempts, result.error) == (0, 1, None)
+    assert result.pid is not None
+    assert result.pid > 0
+    assert before_s - 1 <= result.started_at <= time.time() + 1
+    assert 0 < result.duration_s < DEADLINE_S
+    assert result.rusage is not None
+    assert result.rusage.max_rss_bytes > 0
+    assert str(result.command) == "/bin/sh -c 'echo out; echo err >&2; exit 3' sh"
+
+
+def test_the_pid_of_a_result_is_the_one_that_the_command_had() -> None:
+    result = run(sh("echo $$"))
+    assert int(result.stdout) == result.pid
+
+
+def test_a_command_that_a_signal_ended_says_which() -> None:
+    result = run(sh("kill -KILL $$"))
+    assert (result.exit_code, result.signal, result.signal_name) == (None, 9, "SIGKILL")
+    assert result.outcome == "ended by SIGKILL (9)"
+    real_time = run(sh("kill -40 $$"))
+    assert (real_time.signal, real_time.signal_name) == (40, "signal 40")
+
+
+def test_text_is_decoded_and_keeps_its_line_ends() -> None:
+    result = run(["printf", r"gr\303\274n\r\n"], text=True)
+    assert result.stdout == "grün\r\n"
+    assert run(["printf", r"\344"], text=True, encoding="latin-1").stdout == "ä"
+    assert run(["printf", r"a\377b"], text=True).stdout == "a\ufffdb"
+    with pytest.raises(UnicodeDecodeError):
+        run(["printf", r"\377"], text=True, errors="strict")
+
+
+@pytest.mark.parametrize("data", [b"", b"some", b"x" * 3_000_000])
+def test_input_is_written_whole_and_standard_input_then_closed(data: bytes) -> None:
+    assert run(["cat"], input=data).stdout == data
+
+
+def test_input_may_be_text() -> None:
+    assert run(["cat"], input="grün", text=True).stdout == "grün"
+    assert run(["cat"], input="grün", encoding="latin-1").stdout == "grün".encode("latin-1")
+
+
+def test_input_that_nobody_reads_is_no_error() -> None:
+    result = run(end("exit", 0), input=b"x" * 1_000_000)
+    assert result.ok
+
+
+def test_without_input_standard_input_is_empty() -> None:
+    assert run(["cat"]).stdout == b""
+    assert run(["readlink", "/proc/self/fd/0"]).stdout == b"/dev/null\n"
+
+
+def test_files_are_read_and_written_past_this_process(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"some")
+    (tmp_path / "out").write_bytes(b"what was there before")
+    with open(tmp_path / "err", "wb") as err:
+        result = run(
+            sh("cat; echo err >&2"),
+            stdin=tmp_path / "in",
+            stdout=str(tmp_path / "out"),
+            stderr=err.fileno(),
+        )
+    assert (result.stdout, result.stderr) == (b"", b"")
+    assert (tmp_path / "out").read_bytes() == b"some"
+    assert (tmp_path / "err").read_bytes() == b"err\n"
+
+
+def test_a_file_that_cannot_be_opened_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        run(["cat"], stdin=tmp_path / "missing")
+    [result] = run_many([Command(["cat"], stdout=tmp_path)])
+    assert isinstance(result.error, IsADirectoryError)
+    assert (result.exit_code, result.pid, result.ok) == (None, None, False)
+
+
+def test_a_command_has_the_directory_and_the_environment_it_was_given(tmp_path: Path) -> None:
+    assert run(["pwd"], cwd=tmp_path, text=True).stdout.strip() == str(tmp_path.resolve())
+    assert run(["/usr/bin/env"], env={"A": "1"}, tree=False).stdout == b"A=1\n"
+    with_extra = run(["/usr/bin/env"], env={"A": "1", "B": "2"}, env_extra={"B": "3"}, tree=False)
+    assert with_extra.stdout == b"A=1\nB=3\n"
+    inherited = run(["/usr/bin/env"], env_extra={"PROCREACTOR_TEST": "x"}).stdout.splitlines()
+    assert b"PROCREACTOR_TEST=x" in inherited
+    assert len(inherited) >= len(os.environ)
+
+
+def test_a_program_that_is_not_there_raises_out_of_run() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        run(["no-such-program"])
+    assert isinstance(caught.value, SpawnError)
+    assert caught.value.stage == "exec"
+
+
+def test_check_raises_with_command_outcome_and_last_words() -> None:
+    with pytest.raises(CommandError) as caught:
+        run(sh("for i in 1 2 3 4 5 6 7 8 9; do echo line $i >&2; done; exit 7"), check=True)
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("sh: exit code 7")
+    assert lines[1:] == [f"    line {number}" for number in range(2, 10)]
+    assert caught.value.result.exit_code == 7
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert run(["true"], check=True).ok
+
+
+def test_check_is_not_content_with_a_command_that_was_timed_out_and_then_ended_well() -> None:
+    script = "trap 'exit 0' TERM; echo here; while :; do read x < /dev/zero & wait; done"
+    with pytest.raises(CommandError, match="timed out after .* s, exit code 0"):
+        run(sh(script), timeout_s=0.2, check=True)
+
+
+def test_bounded_output_keeps_both_ends_and_says_what_was_dropped() -> None:
+    result = run(sh("seq 1 100000"), max_output_bytes=100)
+    assert result.truncated
+    head, gap, tail = result.stdout.partition(b"\n... 588795 bytes dropped ...\n")
+    assert gap
+    assert head == b"".join(b"%d\n" % n for n in range(1, 30))[:50]
+    assert tail.endswith(b"99999\n100000\n")
+    assert len(head) + len(tail) == 100
+    assert not run(["echo", "short"], max_output_bytes=100).truncated
+
+
+def test_output_that_is_not_captured_goes_where_ours_goes(tmp_path: Path) -> None:
+    script = (
+        "from procreactor import run\n"
+        "print('before', flush=True)\n"
+        "result = run(['/bin/sh', '-c', 'echo out; echo err >&2'], capture=False)\n"
+        "assert result.stdout == result.stderr == b''\n"
+    )
+    result = run([PYTHON, "-c", script])
+    assert (result.stdout, result.stderr) == (b"before\nout\n", b"err\n")
+
+
+def test_tee_shows_output_as_it_comes_and_keeps_it(capfdbinary: Any) -> None:
+    result = run(sh("echo out; echo err >&2"), tee=True)
+    assert capfdbinary.readouterr() == (b"out\n", b"err\n")
+    assert (result.stdout, result.stderr) == (b"out\n", b"err\n")
+
+
+def test_output_is_told_while_the_command_runs(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    told: list[tuple[int, int, bytes]] = []
+
+    def on_output(index: int, fd: int, data: bytes) -> None:
+        told.append((index, fd, data))
+        if data == b"first\n":
+            fifo.write_bytes(b"go on\n")  # for which the command waits
+
+    result = run(sh(f"echo first; read x < {fifo}; echo second"), on_output=on_output)
+    assert told == [(0, 1, b"first\n"), (0, 1, b"second\n")]
+    assert result.stdout == b"first\nsecond\n"
+
+
+def test_rlimits_hold_in_the_command() -> None:
+    limits = Limits(rlimits={resource.RLIMIT_NOFILE: 50, resource.RLIMIT_CORE: (0, 0)})
+    assert run(sh("ulimit -n"), limits=limits).stdout == b"50\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"timeout_s": -1}, ValueError, "timeout_s must be >= 0"),
+        ({"timeout_s": "1"}, TypeError, "timeout_s must be seconds"),
+        ({"timeout_s": float("nan")}, ValueError, "timeout_s"),
+        ({"max_output_bytes": -1}, ValueError, "max_output_bytes"),
+        ({"encoding": "no-such"}, LookupError, "no-such"),
+        ({"errors": "no-such"}, LookupError, "no-such"),
+        ({"jobs": 2}, TypeError, r"run\(\) got an unexpected keyword argument 'jobs'"),
+        ({"time_out_s": 2}, TypeError, "did you mean 'timeout_s'"),
+        ({"on_output": 3}, TypeError, "on_output"),
+        ({"input": 3}, TypeError, "input must be bytes"),
+        ({"input": b"", "stdin": 0}, ValueError, "either input or stdin"),
+        ({"env": 3}, TypeError, "env must be a mapping"),
+        ({"env_extra": {"A=B": "1"}}, ValueError, "illegal environment variable name"),
+        ({"cwd": 3}, TypeError, "cwd must be"),
+        ({"limits": Limits(rlimits={999: 1})}, ValueError, "limits.rlimits"),
+    ],
+)
+def test_misuse_is_told_before_anything_is_started(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(["true"], **options)
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [([], ValueError), (["a\0b"], ValueError), (["true", 3], TypeError), ("true", TypeError)],
+)
+def test_arguments_that_are_none_are_refused(argv: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        run(argv)
+    with pytest.raises(error):
+        list(run_many([argv]))
+
+
+# --- Time-outs -----------------------------------------------------------------------------------
+
+
+def test_a_command_that_takes_too_long_is_terminated_and_its_output_kept() -> None:
+    result = run(sh("echo before; exec sleep 1000"), timeout_s=0.3)
+    assert (result.timed_out, result.ok) == (True, False)
+    assert (result.signal_name, result.stdout) == ("SIGTERM", b"before\n")
+    assert 0.3 <= result.duration_s < DEADLINE_S
+
+
+def test_a_command_that_ignores_the_signal_is_killed_after_the_grace() -> None:
+    script = "trap '' TERM; echo before; while :; do sleep 1000; done"
+    result = run(sh(script), timeout_s=0.2, kill_after_s=0.2)
+    assert (result.timed_out, result.signal_name) == (True, "SIGKILL")
+    assert result.duration_s >= 0.4
+
+
+def test_a_time_out_of_nothing_still_runs_what_is_quick() -> None:
+    [result] = run_many([Command(["true"], timeout_s=DEADLINE_S)], timeout_s=0.0)
+    assert result.ok
+
+
+def test_a_time_out_counts_from_the_start_of_each_command() -> None:
+    # One at a time: the last ones wait for longer than their time-out before they start.
+    results = list(run_many([["sleep", "0.15"]] * 5, jobs=1, timeout_s=0.5))
+    assert [result.timed_out for result in results] == [False] * 5
+
+
+def test_commands_have_time_outs_of_their_own() -> None:
+    results = run_many(
+        [Command(["sleep", "1000"], timeout_s=0.1), Command(["sleep", "0.3"])],
+        jobs=2,
+        timeout_s=DEADLINE_S,
+    )
+    assert {result.index: result.timed_out for result in results} == {0: True, 1: False}
+
+
+# --- Trees ---------------------------------------------------------------------------------------
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Those that have neither ended nor are zombies."""
+    found = []
+    for pid in pids:
+        try:
+            state = Path(PROC, str(pid), "stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state not in "ZX":
+            found.append(pid)
+    return found
+
+
+def test_a_time_out_ends_all_descendants(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = (
+        f"echo $$ >> {pids};"
+        f"(setsid sh -c 'echo $$ >> {pids}; trap \"\" TERM; while :; do sleep 1000; done' &);"
+        f"sh -c 'echo $$ >> {pids}; exec sleep 1000' &"
+        "echo started; wait"
+    )
+    result = run(sh(script), timeout_s=0.5, kill_after_s=0.2)
+    assert result.timed_out
+    known = [int(line) for line in pids.read_text().split()]
+    assert len(known) == 3
+    assert alive(known) == []
+
+
+def test_a_process_left_behind_does_not_hold_the_result_and_lives_on(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"(trap '' HUP; echo $$; sh -c 'echo $$ > {pids}; exec sleep 1000') & echo done"
+    begun_s = time.monotonic()
+    result = run(sh(script))
+    assert time.monotonic() - begun_s < DEADLINE_S
+    assert result.ok
+    assert b"done" in result.stdout
+    wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
+    [left] = [int(pids.read_text())]
+    try:
+        assert alive([left]) == [left]
+    finally:
+        os.kill(left, signal.SIGKILL)
+
+
+# --- Many ----------------------------------------------------------------------------------------
+
+
+def test_many_commands_each_have_their_result() -> None:
+    results = list(run_many([end("exit", number % 7) for number in range(300)], jobs=8))
+    assert sorted(result.index for result in results) == list(range(300))
+    assert all(result.exit_code == result.index % 7 for result in results)
+
+
+def test_results_come_in_order_when_asked_for() -> None:
+    commands = [sh(f"sleep 0.{9 - number % 10}; echo {number}") for number in range(20)]
+    results = list(run_many(commands, jobs=10, ordered=True, text=True))
+    assert [result.index for result in results] == list(range(20))
+    assert [result.stdout for result in results] == [f"{number}\n" for number in range(20)]
+
+
+def test_of_an_endless_iterable_no_more_is_taken_than_is_started() -> None:
+    taken = itertools.count()
+
+    def endless() -> Iterator[list[str]]:
+        while True:
+            next(taken)
+            yield end("exit", 0)
+
+    with run_many(endless(), jobs=4) as results:
+        for _ in range(200):
+            assert next(results).ok
+    assert next(taken) <= 200 + 4 + 64
+
+
+def test_in_order_the_starts_do_not_run_away_from_a_slow_command(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    taken: list[int] = []
+
+    def commands() -> Iterator[list[str]]:
+        yield sh(f"read x < {fifo}")
+        for number in range(2000):
+            taken.append(number)
+            if number == 250:
+                threading.Thread(target=fifo.write_bytes, args=(b"go\n",)).start()
+            yield end("exit", 0)
+
+    results = list(run_many(commands(), jobs=2, ordered=True))
+    assert [result.index for result in results] == list(range(2001))
+
+
+def test_a_command_that_cannot_be_started_is_a_result_among_the_others() -> None:
+    results = sorted(run_many([["true"], ["/no/such/program"], ["true"]]), key=lambda r: r.index)
+    assert [result.ok for result in results] == [True, False, True]
+    assert isinstance(results[1].error, FileNotFoundError)
+    assert "/no/such/program" in results[1].outcome
+    with pytest.raises(SpawnError):
+        results[1].check()
+
+
+def test_a_tag_comes_back_with_the_result() -> None:
+    [result] = run_many([Command(["true"], tag=("any", "thing"))])
+    assert result.command.tag == ("any", "thing")
+
+
+def test_input_and_environment_differ_from_command_to_command() -> None:
+    commands = [
+        Command(sh('cat; echo "$X"'), input=f"{number} ", env_extra={"X": str(number * 2)})
+        for number in range(20)
+    ]
+    results = run_many(commands, jobs=4, ordered=True, text=True)
+    assert [result.stdout for result in results] == [f"{n} {2 * n}\n" for n in range(20)]
+
+
+def test_a_command_that_fails_is_tried_again(tmp_path: Path) -> None:
+    counter = tmp_path / "count"
+    script = f'echo x >> {counter}; test "$(wc -l < {counter})" -ge 3'
+    [result] = run_many([sh(script)], retries=5, retry_delay_s=0.01)
+    assert (result.ok, result.attempts) == (True, 3)
+    [never] = run_many([["false"]], retries=2)
+    assert (never.ok, never.attempts) == (False, 3)
+
+
+def test_a_start_that_fails_is_tried_again_too() -> None:
+    [result] = run_many([["/no/such/program"]], retries=1)
+    assert (result.attempts, type(result.error).__name__) == (2, "SpawnFileNotFoundError")
+
+
+def test_halt_soon_starts_no_more() -> None:
+    results = list(run_many([["true"], ["false"], ["true"]], jobs=1, halt="soon,fail=1"))
+    assert [result.index for result in results] == [0, 1]
+
+
+def test_halt_now_stops_what_runs() -> None:
+    results = list(
+        run_many([["sleep", "1000"], ["false"], ["true"]], jobs=2, halt="now,fail=1")
+    )
+    assert {result.index: result.signal_name for result in results} == {0: "SIGTERM", 1: None}
+
+
+def test_halt_at_a_share_of_a_list_knows_its_length() -> None:
+    results = list(run_many([["false"]] * 10, jobs=1, halt="soon,fail=30%"))
+    assert len(results) == 3
+    with pytest.raises(ValueError, match="fail="):
+        run_many([], halt="tomorrow")
+
+
+def test_nothing_is_started_before_the_first_result_is_asked_for(tmp_path: Path) -> None:
+    results = run_many([["touch", str(tmp_path / "made")]])
+    results.close()
+    assert not (tmp_path / "made").exists()
+    assert list(results) == []
+
+
+def test_closing_kills_what_runs_with_its_descendants(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"echo $$ >> {pids}; (setsid sh -c 'echo $$ >> {pids}; exec sleep 1000' &); sleep 1000"
+    with run_many([*[sh(script)] * 3, ["true"]], jobs=4) as results:
+        assert next(results).index == 3
+        wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 6)
+    assert alive([int(pid) for pid in pids.read_text().split()]) == []
+    assert child_pids() == set()
+
+
+def test_leaving_the_loop_leaves_nothing() -> None:
+    for result in run_many(itertools.repeat(["true"]), jobs=4):
+        assert result.ok
+        break
+    assert child_pids() == set()
+
+
+def test_several_threads_run_commands_at_once() -> None:
+    found: list[int] = []
+
+    def work() -> None:
+        found.extend(result.exit_code or 0 for result in run_many([end("exit", 5)] * 50, jobs=3))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [5] * 300
+
+
+def test_what_on_output_raises_is_logged_and_costs_no_result(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(index: int, fd: int, data: bytes) -> None:
+        raise RuntimeError("not today")
+
+    result = run(["echo", "some"], on_output=refuse)
+    assert result.ok
+    assert "not today" in caplog.text
+
+
+# --- Interrupts ----------------------------------------------------------------------------------
+
+
+def interrupted_run(script: str, kill_after_s: float) -> tuple[bool, list[int]]:
+    """Run *script*, which interrupts us; return whether that came out, and who is left."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    try:
+        run(sh(script, str(os.getpid())), kill_after_s=kill_after_s)
+    except KeyboardInterrupt:
+        return True, sorted(child_pids())
+    return False, sorted(child_pids())
+
+
+def test_an_interrupt_terminates_what_runs_and_is_raised() -> None:
+    script = "trap 'exit 0' TERM; sleep 0.1; kill -INT $1; while :; do sleep 0.05; done"
+    assert alone(interrupted_run, script, DEADLINE_S) == [True, []]
+
+
+def test_a_second_interrupt_kills() -> None:
+    script = (
+        "trap 'kill -INT $1' TERM; trap '' INT; sleep 0.1; kill -INT $1;"
+        "while :; do sleep 0.05; done"
+    )
+    assert alone(interrupted_run, script, 1000.0) == [True, []]
+
+
+# --- The package's face --------------------------------------------------------------------------
+
+
+def test_the_typed_options_are_those_of_the_settings() -> None:
+    settings = {field.name for field in dataclasses.fields(Settings)} - {"text"}
+    many = typing.get_type_hints(ManyOptions)
+    assert set(many) == settings
+    assert set(typing.get_type_hints(RunOptions)) == settings - {
+        "jobs",
+        "ordered",
+        "retries",
+        "retry_delay_s",
+        "halt",
+    }
+    hints = typing.get_type_hints(Settings)
+    assert {name: hints[name] for name in many} == many
+
+
+def test_the_face_of_the_package_has_what_it_promises() -> None:
+    assert {"run", "run_many", "Result", "Command", "CommandError", "Limits"} <= set(dir(procreactor))
+    assert len(procreactor.__all__) <= 25
+    for name in procreactor.__all__:
+        assert getattr(procreactor, name) is not None
+    assert procreactor.Result is Result
+
+
+def test_in_a_forked_copy_there_are_no_more_results() -> None:
+    results = run_many(itertools.repeat(["true"]), jobs=2)
+    next(results)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            next(results)
+            while True:
+                next(results)
+        except ChildProcessError as error:
+            os._exit(0 if error.errno == errno.ECHILD else 2)
+        except BaseException:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert next(results).ok
+    results.close()
+
+
+def test_warnings_are_errors_and_there_are_none() -> None:
+    script = (
+        "import procreactor\n"
+        "assert procreactor.run(['echo', 'x']).ok\n"
+        "results = procreactor.run_many([['true']] * 100, jobs=4)\n"
+        "next(results)\n"  # and the end of the interpreter with children alive
+    )
+    result = run([sys.executable, "-X", "dev", "-W", "error", "-c", script], text=True)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
