@@ -229,6 +229,11 @@ class Engine(Generic[S]):
             while over:
                 yield over.popleft()
 
+    def drain(self) -> Iterator[Done[S]]:
+        """Go on as `run` does, without telling *on_turn*, whose caller has failed."""
+        self._on_turn = _do_nothing
+        return self.run()
+
     # -- stopping -------------------------------------------------------------------------------
 
     def stop_starting(self) -> None:

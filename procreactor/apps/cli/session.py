@@ -147,7 +147,7 @@ class Session:
             except OutputClosed as closed:
                 self._error = closed
                 self._engine.kill()
-                deque(self._engine.run_silently(), 0)
+                deque(self._engine.drain(), 0)
             finally:
                 signal.set_wakeup_fd(wakeup_fd)
                 for number, handler in before.items():
@@ -156,3 +156,314 @@ class Session:
         finally:
             forest.close()
             planner.close()
+
+    def _policy(self) -> Policy:
+        options, source = self._options, self._source
+        jobs = options.jobs.resolve(self._cpus) or self._most_jobs()
+        self._admission = AdmissionPolicy(
+            options.delay_s,
+            None if options.load is None else options.load.resolve(self._cpus),
+            options.memfree_bytes,
+        )
+        timeout: float | Callable[[], float | None] | None = None
+        if options.timeout is not None:
+            timeout = self._percent_timeout if options.timeout.is_percent else options.timeout.number
+        in_sequence = options.halt != NEVER or options.xargs_exit or source.uses_slot
+        return Policy(
+            jobs,
+            timeout_s=timeout,
+            stop=[(step.signal, step.wait_ms / 1000) for step in options.termseq],
+            retries=options.retries - 1 if options.retries else sys.maxsize,
+            reads_ahead=not in_sequence and self._admission.asks_nothing,
+            wait_s=self._wait_s,
+            drain_s=DRAIN_S,
+        )
+
+    def _most_jobs(self) -> int:
+        """How many at once, for -j0: what our open files allow."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return min(max((soft - _FDS_OF_OURS) // _FDS_OF_A_JOB, 1), _MOST_JOBS)
+
+    def _percent_timeout(self) -> float | None:
+        assert self._options.timeout is not None
+        return timeout_s(self._options.timeout.number, self._median.median())
+
+    def _wait_s(self) -> float:
+        admission = self._admission
+        if admission.asks_nothing:
+            return 0.0
+        return admission.wait_s(
+            time.monotonic(),
+            self._last_start_s,
+            read_load() if admission.max_load is not None else None,
+            read_memory() if admission.memory_bytes is not None else None,
+        )
+
+    def _start_clocks(self) -> None:
+        if self._view_kind() is not ViewKind.NONE and os.isatty(2):
+            self._engine.loop.call_later(_DRAW_S, self._draw)
+        if self._options.memfree_bytes is not None:
+            self._engine.loop.call_later(_MEMORY_CHECK_S, self._check_memory)
+
+    def _draw(self) -> None:
+        self._engine.loop.call_later(_DRAW_S, self._draw)
+        self._progress.skipped = self._source.skipped
+        self._view.draw(time.monotonic())
+
+    def _check_memory(self) -> None:
+        self._engine.loop.call_later(_MEMORY_CHECK_S, self._check_memory)
+        if self._admission.must_kill_youngest(read_memory(), self._engine.running):
+            self._engine.put_back_youngest()
+
+    def _view_kind(self) -> ViewKind:
+        return ViewKind(self._options.progress or "line")
+
+    def _total(self) -> int | None:
+        if self._options.resume == "retry-failed":
+            return None
+        return self._options.input.known_total
+
+    # -- jobs -----------------------------------------------------------------------------------
+
+    def _wake_when_readable(self, fd: int) -> None:
+        self._engine.wake_when_readable(fd)
+
+    def _take(self) -> Command | None:
+        try:
+            return self._source.take()
+        except (InputError, JobLogError, OSError) as error:
+            self._fail(error)
+            raise StopIteration from None
+
+    def _on_start(self, task: Task) -> None:
+        command = task.command = self._source.settle(task.command, task.slot)
+        job = command.tag
+        assert isinstance(job, Job)
+        self._last_start_s = time.monotonic()
+        self._progress.on_start()
+        self._open_sinks(job, task.slot)
+        if self._options.verbose or self._view is not None:
+            self._announce(job, command)
+
+    def _announce(self, job: Job, command: Command) -> None:
+        line = self._source.command_line(command)
+        self._view.on_start(job.seq, line, time.monotonic())
+        if self._options.verbose:
+            self._say(os.fsdecode(line))
+
+    def _open_sinks(self, job: Job, slot: int) -> None:
+        pairs: list[tuple[Sink, Sink]] = []
+        if self._writer is not None:
+            pairs.append(self._writer.new_sinks(job.seq, self._source.tag(job, slot)))
+        if self._results is not None and job.name is not None:
+            try:
+                pairs.append(self._results.new_sinks(job.name))
+            except OSError as error:
+                self._fail(error)
+        limit_bytes = self._options.max_output_bytes
+        job.received_bytes = 0
+        job.sinks = None
+        if pairs:
+            job.sinks = (
+                _Stream(job, [pair[0] for pair in pairs], limit_bytes),
+                _Stream(job, [pair[1] for pair in pairs], limit_bytes),
+            )
+
+    def _sinks_of(self, task: Task) -> tuple[Any, Any]:
+        job = task.command.tag
+        assert isinstance(job, Job)
+        assert job.sinks is not None
+        return job.sinks
+
+    def _on_retry(self, task: Task) -> None:
+        job = task.command.tag
+        assert isinstance(job, Job)
+        self._progress.on_put_back()
+        self._view.on_end(job.seq)
+
+    def _on_done(self, done: Done[Any]) -> None:
+        task = done.task
+        job = task.command.tag
+        assert isinstance(job, Job)
+        self._done += 1
+        self._failed += not done.ok
+        self._progress.on_end(done.ok)
+        self._view.on_end(job.seq)
+        if done.error is not None:
+            self._say(f"procreactor: job {job.seq}: {done.error}")
+        for sink in job.sinks or ():
+            if isinstance(sink, _Stream):
+                sink.end()
+        self._store(done, job)
+        if self._writer is not None:
+            self._writer.finish(job.seq)
+        if done.ok and done.ended is not None:
+            self._median.add(done.ended.duration_s)
+        self._judge(done)
+
+    def _store(self, done: Done[Any], job: Job) -> None:
+        if self._log is None and self._results is None:
+            return
+        ended, status = done.ended, _status_of(done)
+        fields = (
+            LOCAL_HOST,
+            self._epoch_s + ended.begun_s if ended is not None and ended.begun_s else time.time(),
+            ended.duration_s if ended is not None else 0.0,
+            0,
+            job.received_bytes,
+            status.code or 0,
+            status.signal or 0,
+            self._source.command_line(done.task.command),
+        )
+        try:
+            if self._results is not None and job.name is not None:
+                self._results.store(JobRecord(job.name, *fields))
+        except OSError as error:
+            self._fail(error)  # and no log says that it is done
+        else:
+            self._unlogged.append((job.seq, *fields))
+
+    def _judge(self, done: Done[Any]) -> None:
+        """Stop where --halt or xargs's rules say so."""
+        status = _status_of(done)
+        if self._options.xargs_exit:
+            start_errno = (done.error.errno or 0) if done.error is not None else 0
+            ended = None if done.error is not None else status
+            verdict = exits.xargs_after(self._status or 0, ended, start_errno)
+            self._status = verdict.status
+            if verdict.stop:
+                self._engine.stop_starting()
+            return
+        if self._halt.decision is not Decision.GO_ON:
+            return
+        total = self._progress.total
+        decision = self._halt.on_result(done.ok, self._done, self._failed, total)
+        if decision is Decision.GO_ON:
+            return
+        self._status = exits.halted_status(
+            self._options.halt,
+            failed=self._failed,
+            total=total or self._done,
+            last=exits.exit_value(status),
+        )
+        if decision is Decision.SOON:
+            self._engine.stop_starting()
+        else:
+            self._engine.terminate()
+
+    # -- turns and ends -------------------------------------------------------------------------
+
+    def _on_turn(self) -> None:
+        if self._writer is not None:
+            try:
+                self._writer.flush()
+            except OSError as error:
+                self._fail(error)
+        if self._log is None:
+            self._unlogged.clear()
+            return
+        while self._unlogged:
+            try:
+                self._log.record(*self._unlogged.popleft())
+            except OSError as error:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Start nothing more because of *error*; what runs may end."""
+        if self._error is None:
+            self._error = error
+            self._engine.stop_starting()
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        first = not self._signal
+        self._signal = number
+        loop = self._engine.loop
+        loop.call_soon_threadsafe(self._engine.terminate if first else self._engine.kill)
+
+    def _say(self, text: str) -> None:
+        data = os.fsencode(text) + b"\n"
+        if self._writer is not None:
+            self._writer.enqueue(2, data)
+        else:
+            self._view.clear()
+            sys.stderr.buffer.write(data)
+            sys.stderr.flush()
+
+    def _finish(self) -> int:
+        """Return the exit status, or die of the signal that ended the run."""
+        self._view.close()
+        if isinstance(self._error, OutputClosed):
+            self._signal = signal.SIGPIPE
+        elif self._error is not None:
+            print(f"procreactor: {self._error}", file=sys.stderr)
+            self._print_unwritten()
+        if self._signal:
+            self._close()
+            signal.signal(self._signal, signal.SIG_DFL)
+            os.kill(os.getpid(), self._signal)
+        if self._error is not None:
+            return exits.XARGS_OTHER_ERROR if self._options.xargs_exit else exits.OTHER_ERROR
+        if self._status is not None:
+            return self._status
+        return exits.status(self._options.halt, failed=self._failed, started=self._done)
+
+    def _print_unwritten(self) -> None:
+        for what, file in (("--joblog", self._log), ("--results", self._results)):
+            if file is None:
+                continue
+            if isinstance(file, JobLog):
+                try:
+                    file.retry()  # there may be room by now
+                except OSError:
+                    pass
+            for record in file.unwritten:
+                print(f"procreactor: not in {what}:", file=sys.stderr, flush=True)
+                sys.stderr.buffer.write(record)
+                sys.stderr.flush()
+
+    def _close(self) -> None:
+        self._source.close()
+        for one in (self._view, self._writer, self._results, self._log):
+            if one is not None:
+                one.close()
+
+
+class _Stream:
+    """One stream of a job: counted, and passed on to the output and the results, as it comes.
+
+    With a limit its two ends are, when all has come.
+    """
+
+    __slots__ = ("_collector", "_job", "_sinks")
+
+    def __init__(self, job: Job, sinks: list[Sink], limit_bytes: int | None) -> None:
+        self._job = job
+        self._sinks = sinks
+        self._collector = Collector(limit_bytes) if limit_bytes is not None else None
+
+    def append(self, data: bytes) -> None:
+        """Take *data* as the next bytes of the stream."""
+        self._job.received_bytes += len(data)
+        if self._collector is not None:
+            self._collector.append(data)
+        else:
+            for sink in self._sinks:
+                sink.append(data)
+
+    def end(self) -> None:
+        """Pass on what was kept, where there is a limit."""
+        if self._collector is None or not self._collector.total:
+            return
+        dropped = self._collector.dropped
+        gap = b"\n... %d bytes dropped ...\n" % dropped if dropped else b""
+        data = self._collector.getvalue(gap)
+        for sink in self._sinks:
+            sink.append(data)
+
+
+def _status_of(done: Done[Any]) -> ExitStatus:
+    """How it ended; for one that could not be started, as a shell says it."""
+    if done.error is not None:
+        return ExitStatus(code=exits.start_failure_value(done.error.errno or 0))
+    assert done.ended is not None
+    return done.ended.status or ExitStatus()
