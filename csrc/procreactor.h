@@ -237,6 +237,11 @@ int pr_wait_exit(int pid);
  * pidfd, the caller must know that the child has not been reaped.  -ESRCH: it was. */
 int pr_signal(int pidfd, int pid, int number);
 
+/* Whether descendants that lose their parent become children of this process, and not of init
+ * (PR_SET_CHILD_SUBREAPER): so from now on, if on is 0 or 1; as it is, if on < 0.  Of the whole process, and
+ * not of its forks.  0 or 1: what it was before; or -errno. */
+int pr_adopt_orphans(int on);
+
 /* Open a pseudo terminal: fds[0] the master (non-blocking), fds[1] the slave (blocking), neither
  * becomes the caller's controlling terminal.  0, or -errno with *stage written. */
 int pr_open_pty(int rows, int columns, int *fds, int *stage);

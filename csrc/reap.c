@@ -1,4 +1,5 @@
-/* reap.c - the end of a child: its status, its resources, and signals to it until then.
+/* reap.c - the end of a child: its status, its resources, signals to it until then, and whose its orphans
+ * are.
  *
  * Facts:
  *   - The raw waitid has a fifth argument that libc hides: status and rusage come in one call.
@@ -13,6 +14,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 
 #include "procreactor.h"
 #include "sys.h"
@@ -146,4 +148,13 @@ int pr_signal(int pidfd, int pid, int number)
     if (result == -ENOSYS || result == -EPERM)
         result = sys_kill(pid, number);
     return (int)result;
+}
+
+int pr_adopt_orphans(int on)
+{
+    int before = 0;
+    long result = sys_prctl(PR_GET_CHILD_SUBREAPER, (long)&before);
+    if (result >= 0 && on >= 0)
+        result = sys_prctl(PR_SET_CHILD_SUBREAPER, on != 0);
+    return result < 0 ? (int)result : before != 0;
 }

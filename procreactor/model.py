@@ -20,6 +20,7 @@ __all__ = [
     "Identity",
     "NoData",
     "PipeEnd",
+    "ProcessRow",
     "Redirect",
     "ResourceUsage",
     "RlimitSetting",
@@ -123,6 +124,29 @@ class SpawnSpec:
 
     searched_name: bytes | None = None
     """The bare name that the candidates were made of by a PATH search; None without one."""
+
+
+class ProcessRow(NamedTuple):
+    """What the kernel says of one process of the machine (/proc/PID/stat)."""
+
+    pid: int
+    parent: int
+    """Who it is a child of now: not who made it, where that one is gone."""
+
+    group: int
+    session: int
+    started: int
+    """When it was made, in clock ticks since the machine was: with the pid, it is no other's."""
+
+    state: str
+    """``R``, ``S``, ``D``, ``T``, ``Z`` ...: that of its first thread."""
+
+    threads: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it may still do something. Of a zombie, its first thread alone may have ended."""
+        return self.state not in "ZX" or self.threads > 1
 
 
 class ResourceUsage(NamedTuple):

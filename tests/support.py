@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from procreactor.internet.epollreactor import EPollReactor
@@ -17,11 +18,34 @@ DEADLINE_S = 30
 
 PYTHON = sys.executable
 
-LACKS = frozenset(filter(None, os.environ.get("PROCREACTOR_TESTS_LACK", "").split(",")))
-"""What is not to be had in the world that the tests are in (tests/worlds)."""
-
 PROC = os.environ.get("PROCREACTOR_TESTS_PROC", "/proc")
 """Where a test finds proc(5), also in a world where the product does not."""
+
+
+def _lacking() -> Iterator[str]:
+    yield from filter(None, os.environ.get("PROCREACTOR_TESTS_LACK", "").split(","))
+    if not _can_have_a_cgroup():
+        yield "cgroup"
+
+
+def _can_have_a_cgroup() -> bool:
+    """Whether a cgroup v2 can be made below that of this process; asked without the product."""
+    name = Path(PROC, "self/cgroup").read_text().rpartition("0::")[2].strip()
+    for line in Path(PROC, "self/mounts").read_text().splitlines():
+        _, mounted_at, kind, *_ = line.split()
+        group = Path(mounted_at, name.lstrip("/"), f"tests-{os.getpid()}-{os.urandom(4).hex()}")
+        if kind == "cgroup2":
+            try:
+                group.mkdir()
+                group.rmdir()
+            except OSError:
+                continue
+            return True
+    return False
+
+
+LACKS = frozenset(_lacking())
+"""What is not to be had in the world that the tests are in (tests/worlds), or on this machine."""
 
 
 def let_waiting_threads_end() -> None:

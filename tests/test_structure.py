@@ -265,6 +265,7 @@ PURE = [
     "transport.outbox",
     "transport.lifecycle",
     "transport.request",
+    "transport.kinship",
     "streams.lines",
     "streams.collect",
     "loop.timers",

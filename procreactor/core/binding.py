@@ -39,6 +39,7 @@ __all__ = [
     "Result",
     "SpawnCall",
     "SpawnerThreads",
+    "adopt_orphans",
     "disable",
     "drop",
     "feature_names",
@@ -632,6 +633,17 @@ def send_signal(pidfd: int, pid: int, number: int) -> None:
     code = lib.pr_signal(pidfd, pid, number)
     if code < 0:
         raise OSError(-code, os.strerror(-code))
+
+
+def adopt_orphans(on: bool | None) -> bool:
+    """Have descendants that lose their parent become children of this process, or not any more.
+
+    Return whether they did before; with None that is all. OSError.
+    """
+    before: int = lib.pr_adopt_orphans(-1 if on is None else int(on))
+    if before < 0:
+        raise OSError(-before, os.strerror(-before), "child subreaper")
+    return bool(before)
 
 
 def room_for_pty() -> Any:

@@ -243,7 +243,10 @@ class IProcessTransport(ITransport, Protocol):
         """*data* is sent or queued to *childFD*. KeyError when that is no open pipe."""
 
     def signalProcess(self, signalID: str | int, /) -> None:
-        """The signal, a number or a name like ``"TERM"``, is sent. ProcessExitedAlready."""
+        """The signal, a number or a name like ``"TERM"``, is sent. ProcessExitedAlready.
+
+        Those of reactor.spawnProcess have signalTree as well, for the child and all that it started.
+        """
 
 
 class IProcessProtocol(Interface, Protocol):

@@ -9,7 +9,7 @@ CONTRIBUTING.md, Decisions, or additions:
 - Data before a hang-up is never lost.
 - Signals may have any name ("USR1", "SIGTERM"), data may be any bytes-like object, and
   writeSequence takes any iterable.
-- Beyond Twisted: `pidfd`, `rusage`, and the keyword arguments of spawnProcess after childFDs.
+- Beyond Twisted: `pidfd`, `rusage`, `signalTree`, and the keyword arguments of spawnProcess after childFDs.
 
 Exceptions of the user's protocol are caught here, in `ChildTransport._tell`, `Process.on_data` and
 `Process.on_pipe_lost`, and nowhere else. They are logged; after one from childDataReceived that
@@ -82,6 +82,18 @@ class ChildTransport:
         number = plan_signal(signalID, "signalID")
         try:
             self._child.send_signal(number)
+        except ProcessLookupError:
+            raise self.exited_already from None
+
+    def signalTree(self, signalID: str | int) -> None:
+        """Send a signal to the child, its children, theirs, and all that is in its ``cgroup``.
+
+        Raises ProcessExitedAlready when nobody is left: where no ``cgroup`` was given, once the
+        child is reaped. With "KILL" it returns when all have ended, or after two seconds.
+        """
+        number = plan_signal(signalID, "signalID")
+        try:
+            self._child.send_signal_to_tree(number)
         except ProcessLookupError:
             raise self.exited_already from None
 

@@ -9,8 +9,8 @@ Facts:
 - Where there are no pidfds (Linux before 5.4, some sandboxes, PROCREACTOR_DISABLE=pidfd), a thread
   sleeps in waitid(WNOWAIT) for each child and makes an eventfd readable: dear, but with the same
   shape as a pidfd. There a signal goes to the number, which is ours until we reap it.
-- PROCREACTOR_DISABLE (clone3, pidfd, unshare, close_range, vfork, helper; commas) is read at the
-  first spawn, like all that is learnt about the kernel.
+- PROCREACTOR_DISABLE (clone3, pidfd, unshare, close_range, vfork, helper, cgroup; commas) is read at
+  the first spawn, like all that is learnt about the kernel.
 - os.fork in the host program: parent and child then share one idea of whose children these are.
   A child that this process did not start answers ChildProcessError and touches nothing.
 """
@@ -41,8 +41,9 @@ class _Ladder:
     @classmethod
     def apply(cls) -> None:
         if not cls.applied:
-            names = os.environ.get("PROCREACTOR_DISABLE", "")
-            binding.disable([name.strip() for name in names.split(",") if name.strip()])
+            names = os.environ.get("PROCREACTOR_DISABLE", "").split(",")
+            # Of cgroups the C core knows what it is told (kernel/cgroups.py).
+            binding.disable([name.strip() for name in names if name.strip() not in ("", "cgroup")])
             cls.applied = True
 
 
@@ -204,7 +205,7 @@ class Child:
 
     def try_reap(self, close: Callable[[int], object] = close_fd) -> ExitStatus | None:
         """Return how the child ended, its fds closed by *close*; or None while it has not ended."""
-        self._check_owner()
+        self.check_owner()
         status = self._call.reap(self.pidfd, self.pid)
         if status is not None:
             self.close(close)
@@ -218,7 +219,7 @@ class Child:
         """
         if self.pidfd < 0 <= self._exit_fd:  # which is none of the C core's
             return self.try_reap(partial(binding.drop, epoll_fd))
-        self._check_owner()
+        self.check_owner()
         status = self._call.reap_in(epoll_fd)
         if status is not None:
             self.forget()
@@ -226,7 +227,7 @@ class Child:
 
     def send_signal(self, number: int) -> None:
         """Send signal *number*; ProcessLookupError once the child is reaped, OSError (EINVAL)."""
-        self._check_owner()
+        self.check_owner()
         if self.pid < 0:
             raise ProcessLookupError(errno.ESRCH, "the child has been reaped")
         binding.send_signal(self.pidfd, self.pid, number)
@@ -260,7 +261,8 @@ class Child:
         if getattr(self, "_exit_fd", -1) >= 0 and self._owner is _this_process:
             self.close()
 
-    def _check_owner(self) -> None:
+    def check_owner(self) -> None:
+        """Raise ChildProcessError in a forked copy of the process that started it."""
         if self._owner is not _this_process:
             raise ChildProcessError(
                 errno.ECHILD,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from procreactor.kernel import children
+from procreactor.kernel.cgroups import find_directory
 
 __all__ = ["Cgroup", "Facts", "Limit", "read_facts"]
 
@@ -113,11 +114,11 @@ def _read_number(path: str | Path) -> int | None:
 
 
 def _read_cgroup() -> Cgroup | None:
-    mount = _find_mount(_read("/proc/self/mountinfo") or "")
-    name = _find_name(_read("/proc/self/cgroup") or "")
-    if mount is None or name is None:
+    cgroups = _read("/proc/self/cgroup") or ""
+    found = find_directory(_read("/proc/self/mountinfo") or "", cgroups)
+    if found is None:
         return None
-    directory = Path(mount, name.lstrip("/"))
+    directory = Path(found)
     controllers = _read(directory / "cgroup.controllers")
     if controllers is None:  # its cgroup lies outside of what is mounted here
         return None
@@ -128,23 +129,6 @@ def _read_cgroup() -> Cgroup | None:
         can_kill=_knows_kill(),
         most_pids=_read_number(directory / "pids.max"),
     )
-
-
-def _find_mount(mountinfo: str) -> str | None:
-    """Return where cgroup v2 is mounted, alone or beside v1."""
-    for line in mountinfo.splitlines():
-        fields, _, kind = line.partition(" - ")
-        if kind.startswith("cgroup2 "):
-            return fields.split()[4]
-    return None
-
-
-def _find_name(cgroups: str) -> str | None:
-    """Return the name of the cgroup v2 in the text of /proc/self/cgroup."""
-    for line in cgroups.splitlines():
-        if line.startswith("0::"):
-            return line[3:]
-    return None
 
 
 def _knows_kill() -> bool:

@@ -44,6 +44,7 @@ from procreactor.transport import lifecycle
 from procreactor.transport.lifecycle import Action, Event, State
 from procreactor.transport.outbox import BytesLike
 from procreactor.transport.reader import StreamReader
+from procreactor.transport.trees import signal_tree
 from procreactor.transport.writer import StreamWriter
 
 __all__ = ["ChildProcess", "Observer", "TerminalChild"]
@@ -111,6 +112,7 @@ class _Life:
         self._exit_watch: Watch | None = None
         self._state = State.RUNNING
         self._exit_is_told = False
+        self._cgroup: str | None = None
         self.status: ExitStatus | None = None
 
     @property
@@ -138,6 +140,25 @@ class _Life:
         if self._child is None:
             raise ProcessLookupError("the child has not been started")
         self._child.send_signal(number)
+
+    def send_signal_to_tree(self, number: int) -> None:
+        """Signal the child and all that descends from it, and all in the cgroup it was started in.
+
+        As `trees.signal_tree` does it; with SIGKILL it waits for the ends, `trees.PATIENCE_S` at
+        most. ProcessLookupError when nobody is left, OSError (EINVAL, EPERM).
+        """
+        if self._child is None:
+            raise ProcessLookupError("the child has not been started")
+        self._child.check_owner()
+        signal_tree(self.pid, number, self._cgroup)
+
+    def _note_cgroup(self, spec: SpawnSpec) -> None:
+        """Remember by its directory the cgroup of *spec*: the fd is the caller's."""
+        if spec.cgroup_fd >= 0:
+            try:
+                self._cgroup = os.readlink(f"/proc/self/fd/{spec.cgroup_fd}")
+            except OSError:
+                pass  # not open, or no /proc
 
     def _watch_exit(self, child: Child, by_start: bool = False) -> None:
         watch = self._loop.adopt if by_start and child.exit_is_watched else self._loop.watch
@@ -253,6 +274,7 @@ class ChildProcess(_Life):
 
         SpawnError, or any other exception, leaves no child, no fd and nothing watched.
         """
+        self._note_cgroup(spec)
         child = Child(spec, self._loop.epoll_fd)
         try:
             child.start(spec)
@@ -431,6 +453,7 @@ class TerminalChild(_Life):
             new_session=True,
             controlling_tty_fd=0,
         )
+        self._note_cgroup(spec)
         child = Child(spec)
         try:
             child.start(spec)

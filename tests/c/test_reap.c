@@ -331,3 +331,32 @@ TEST_BOTH_WAYS(a_signal_without_the_right_is_refused)
     run_apart(signal_a_stranger, NULL);
     scene_must_exit(&scene, 0);
 }
+
+/* --- orphans ---------------------------------------------------------------------------------- */
+
+TEST(orphans_come_to_who_adopts_them)
+{
+    siginfo_t news = {0};
+    CHECK_INT(pr_adopt_orphans(1), 0);
+    CHECK_INT(pr_adopt_orphans(-1), 1);
+    scene_shell(&scene, NULL, "sleep 600 >&- & echo $!");
+    scene_start(&scene);
+    int orphan = atoi(scene_read(&scene, 0));
+    scene_must_exit(&scene, 0);
+    CHECK_INT(kill(orphan, SIGKILL), 0);
+    CHECK_INT(waitid(P_PID, (id_t)orphan, &news, WEXITED), 0);
+    CHECK_INT(news.si_status, SIGKILL);
+    CHECK_INT(pr_adopt_orphans(0), 1);
+    CHECK_INT(pr_adopt_orphans(-1), 0);
+}
+
+TEST(what_the_kernel_says_of_adoption_is_returned)
+{
+    twin_fail(SYS_prctl, 1, EPERM);
+    CHECK_INT(pr_adopt_orphans(1), -EPERM);
+    twin_reset();
+    twin_fail(SYS_prctl, 2, EINVAL);
+    CHECK_INT(pr_adopt_orphans(1), -EINVAL);
+    twin_reset();
+    CHECK_INT(pr_adopt_orphans(-1), 0);
+}

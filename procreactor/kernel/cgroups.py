@@ -1,0 +1,579 @@
+"""Control groups, version 2: processes that the kernel keeps together, whatever they do.
+
+Facts (cgroups(7), the kernel's admin-guide/cgroup-v2):
+
+- A fork is born into the group of its parent, and neither setsid nor a second fork gets it out: only
+  a process with the right to write to another group's cgroup.procs leaves. So a group that a child
+  was born into (CLONE_INTO_CGROUP) has all that ever descends from it.
+- ``1`` in cgroup.kill (Linux 5.14) is SIGKILL to all, those that are being forked included. Before,
+  they are frozen (5.2), killed one by one, and thawed: who is frozen forks nobody.
+- ``populated`` in cgroup.events tells whether a process lives in the group or below. Zombies do not
+  count. poll(2) tells its changes, after up to 10 ms where there are many.
+- A group may be made where this process may make a directory: by root, below a group that was
+  delegated (systemd's Delegate=yes, and all of a user's services), and nowhere else. And one may
+  put a process into it who may write to cgroup.procs of the group that both lie in.
+- cgroup2 may be mounted beside version 1; what is mounted may be a part of the whole; and a
+  process may be in a group outside of that part.
+- A limit needs its controller: in cgroup.controllers, so not taken by version 1, and in the
+  cgroup.subtree_control of each group above. There it cannot be put while that group has processes
+  of its own (EBUSY), except at the very root. So a process in a group of its own below a delegated
+  one can have limits for its children beside itself, and one right in the delegated group cannot.
+- mkdir, rmdir and two opens cost more than a short command does: groups are for using again.
+
+Where: below the group of this process, in a directory ``procreactor-PID-RANDOM`` that its owner
+holds a lock of (flock(2)) for as long as it lives. One without a lock is what a killed process has
+left; who makes the next one there removes it. PROCREACTOR_CGROUP names another group to make it in,
+one without processes of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from procreactor.core import binding
+from procreactor.errors import SpawnError, spawn_error
+from procreactor.kernel.fds import close_fd
+
+__all__ = ["Cgroup", "Home", "find_directory", "is_disabled", "open_home", "remove"]
+
+_PREFIX = "procreactor-"
+_CHUNK = 32
+"""So many pidfds are open at once while a group is signalled."""
+
+_ROUNDS = 16
+"""How often a group is looked at for processes that were forked while it was signalled."""
+
+_FREEZE_S = 0.1
+"""How long a freeze may take: one that waits for a disk holds it up, and need not be waited for."""
+
+_TRIES = 8
+"""Of making a home: between mkdir and the lock another process may take it for one that was left."""
+
+_NO_GROUP = (
+    "no group can be made there; `systemd-run --user --scope -p Delegate=yes` gives one where it"
+    " can, and PROCREACTOR_CGROUP may name another"
+)
+
+_FOR_GOOD = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EOPNOTSUPP)
+"""What will not pass: there is no mount, or no right. ENOSPC, EAGAIN and EMFILE may."""
+
+
+def find_directory(mountinfo: str, cgroups: str) -> str | None:
+    """Return the directory of the cgroup v2 that a process is in, or None where it has none.
+
+    *mountinfo* and *cgroups* are the texts of /proc/PID/mountinfo and /proc/PID/cgroup.
+    """
+    name = next((line[3:] for line in cgroups.splitlines() if line.startswith("0::")), None)
+    if name is None or name.endswith(" (deleted)"):
+        return None
+    for root, mounted_at in _mounts(mountinfo):
+        inside = _below(name, root)
+        if inside is not None:
+            return os.path.normpath(f"{mounted_at}/{inside}")
+    return None
+
+
+def _mounts(mountinfo: str) -> Iterator[tuple[str, str]]:
+    """Yield (which part, where it is mounted) of cgroup v2."""
+    for line in mountinfo.splitlines():
+        fields, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            root, mounted_at = fields.split(" ")[3:5]
+            yield _unescape(root), _unescape(mounted_at)
+
+
+def _unescape(text: str) -> str:
+    """Blanks and the like are octal there, as in getmntent(3)."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def _below(name: str, root: str) -> str | None:
+    """Return *name* as seen from *root*, None for one that lies outside."""
+    if ".." in name.split("/") or ".." in root.split("/"):
+        return None  # outside of this process's cgroup namespace
+    if root == "/":
+        return name
+    return name[len(root) :] if f"{name}/".startswith(f"{root}/") else None
+
+
+class Cgroup:
+    """The group whose directory is *path*; owns two fds until `close`.
+
+    *at_once* False: kill without cgroup.kill, as before Linux 5.14.
+    """
+
+    __slots__ = ("_at_once", "_events_fd", "fd", "path")
+
+    def __init__(self, path: str, *, at_once: bool = True) -> None:
+        self.fd = self._events_fd = -1
+        self.path = path
+        self._at_once = at_once
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._events_fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            self.close()
+            raise
+
+    def is_populated(self) -> bool:
+        """Whether a process lives in it or below; one system call."""
+        return b"populated 1" in os.pread(self._events_fd, 256, 0)
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Return whether no process lives in it or below, at the latest after *timeout_s*."""
+        poller = select.poll()
+        poller.register(self._events_fd, select.POLLPRI)
+        end_s = time.monotonic() + timeout_s
+        pause_ms = 1
+        while self.is_populated():
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            poller.poll(min(left_s * 1000 + 1, pause_ms))  # it may be told late, see above
+            pause_ms = min(2 * pause_ms, 10)
+        return True
+
+    def members(self) -> list[int]:
+        """Return the processes in it and below; of another pid namespace's, none."""
+        found: list[int] = []
+        for folder in self._folders():
+            try:
+                text = Path(folder, "cgroup.procs").read_text()
+            except OSError:
+                continue  # removed by now, or for threads alone
+            found += [int(pid) for pid in text.split() if pid != "0"]
+        return found
+
+    def _folders(self) -> list[str]:
+        """It, and what a child with the right to has made below, each after what it lies in."""
+        return [folder for folder, _, _ in os.walk(self.path)]
+
+    def signal(self, number: int) -> int:
+        """Send signal *number* to every process in it and below; return to how many.
+
+        Also to those that are forked meanwhile, as long as they do not outrun us. OSError: EINVAL,
+        and EPERM when it is so for all of them.
+        """
+        sent: set[int] = set()
+        refused: OSError | None = None
+        seen: set[int] = set()
+        for _ in range(_ROUNDS):
+            new = [pid for pid in self.members() if pid not in seen]
+            seen.update(new)
+            if not new:
+                break
+            for at in range(0, len(new), _CHUNK):
+                try:
+                    sent.update(self._signal_some(new[at : at + _CHUNK], number))
+                except PermissionError as error:
+                    refused = error
+        if refused is not None and not sent:
+            raise refused
+        return len(sent)
+
+    def _signal_some(self, pids: Sequence[int], number: int) -> list[int]:
+        """A pidfd first, then a look whether the number is still in the group, then the signal."""
+        sent = []
+        refused: OSError | None = None
+        pidfds: dict[int, int] = {}
+        try:
+            for pid in pids:
+                try:
+                    pidfds[pid] = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    pass
+                except OSError:
+                    pidfds[pid] = -1  # a sandbox: by number, right after the look
+            here = set(self.members())
+            for pid in here.intersection(pidfds):
+                try:
+                    binding.send_signal(pidfds[pid], pid, number)
+                    sent.append(pid)
+                except ProcessLookupError:
+                    pass
+                except PermissionError as error:
+                    refused = error
+        finally:
+            for pidfd in pidfds.values():
+                if pidfd >= 0:
+                    close_fd(pidfd)
+        if refused is not None and not sent:
+            raise refused
+        return sent
+
+    def kill(self, timeout_s: float) -> bool:
+        """Kill all in it and below; return whether they have ended within *timeout_s*."""
+        if not (self._at_once and self._kill_at_once()):
+            self._kill_each(timeout_s)
+        return self.wait_empty(timeout_s)
+
+    def _kill_at_once(self) -> bool:
+        try:
+            _write(f"{self.path}/cgroup.kill", "1")
+        except OSError:
+            return False
+        return True
+
+    def _kill_each(self, timeout_s: float) -> None:
+        end_s = time.monotonic() + timeout_s
+        try:
+            self._freeze()
+            while self.is_populated() and time.monotonic() < end_s:
+                try:
+                    self.signal(signal.SIGKILL)
+                except PermissionError:
+                    break
+                self.wait_empty(0.01)
+        finally:
+            self._thaw()
+
+    def _freeze(self) -> None:
+        """Have nobody in it run; return when nobody does, or when it takes too long."""
+        try:
+            _write(f"{self.path}/cgroup.freeze", "1")
+        except OSError:
+            return  # before Linux 5.2
+        end_s = time.monotonic() + _FREEZE_S
+        poller = select.poll()
+        poller.register(self._events_fd, select.POLLPRI)
+        while b"frozen 0" in os.pread(self._events_fd, 256, 0) and time.monotonic() < end_s:
+            poller.poll(1)
+
+    def _thaw(self) -> None:
+        try:
+            _write(f"{self.path}/cgroup.freeze", "0")
+        except OSError:
+            pass
+
+    def set_limits(self, values: Mapping[str, str]) -> None:
+        """Write each value to its file (``memory.max`` ...). OSError."""
+        for name, value in values.items():
+            _write(f"{self.path}/{name}", value)
+
+    def evacuate(self, into: str, timeout_s: float) -> bool:
+        """Move all that live in it and below to the group at *into*; return whether it is empty."""
+        end_s = time.monotonic() + timeout_s
+        while self.is_populated():
+            for pid in self.members():
+                try:
+                    _write(f"{into}/cgroup.procs", str(pid))
+                except ProcessLookupError:
+                    pass
+                except OSError:
+                    return False
+            if time.monotonic() > end_s:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Close the fds. Idempotent."""
+        for fd in (self.fd, self._events_fd):
+            if fd >= 0:
+                close_fd(fd)
+        self.fd = self._events_fd = -1
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode("ascii"))
+    finally:
+        close_fd(fd)
+
+
+def remove(path: str) -> bool:
+    """Remove a group and what is below, if nobody lives there; return whether it is gone."""
+    try:
+        for folder, _, _ in os.walk(path, topdown=False):
+            os.rmdir(folder)
+    except OSError:
+        return not os.path.exists(path)
+    return True
+
+
+class Home:
+    """A directory of this process's own, *path*, for groups; `close` it. *own* is its own group."""
+
+    def __init__(self, path: str, own: str, fd: int) -> None:
+        self.path = path
+        self.own = own
+        self._fd = fd
+        self._numbers = itertools.count()
+
+    def new_group(self, limits: Mapping[str, str] | None = None) -> Cgroup:
+        """Return a new, empty group with *limits*, as for `Cgroup.set_limits`; OSError."""
+        path = f"{self.path}/{next(self._numbers)}"
+        os.mkdir(path)
+        group = Cgroup(path)
+        try:
+            group.set_limits(limits or {})
+        except BaseException:
+            group.close()
+            remove(path)
+            raise
+        return group
+
+    def groups(self) -> list[str]:
+        """Return the paths of all groups there."""
+        try:
+            return [entry.path for entry in os.scandir(self.path) if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+
+    def close(self) -> bool:
+        """Remove the directory and all groups that nobody lives in; return whether it is gone.
+
+        Idempotent.
+        """
+        for path in self.groups():
+            remove(path)
+        gone = remove(self.path)
+        self.abandon()
+        return gone
+
+    def abandon(self) -> None:
+        """Close the fd, and leave the directory to whose it is: in a forked copy. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            close_fd(fd)
+
+
+# --- where a home can be --------------------------------------------------------------------------
+
+
+class _Refused:
+    """Under which circumstances a home was refused for good, and how: it is not tried again."""
+
+    last: tuple[tuple[object, ...], tuple[int, str | None, str]] | None = None
+
+
+def is_disabled() -> bool:
+    """Whether PROCREACTOR_DISABLE has ``cgroup``."""
+    names = os.environ.get("PROCREACTOR_DISABLE", "").split(",")
+    return "cgroup" in (name.strip() for name in names)
+
+
+def open_home(controllers: Collection[str] = ()) -> Home:
+    """Return a new home, whose groups can be limited by each of *controllers*.
+
+    SpawnError, with what it was that is not possible, why, and what to do.
+    """
+    if is_disabled():
+        raise _refusal(errno.EOPNOTSUPP, controllers, None, "PROCREACTOR_DISABLE has cgroup")
+    cgroups = _read("/proc/self/cgroup")
+    now = (os.geteuid(), cgroups, os.environ.get("PROCREACTOR_CGROUP"))
+    last = _Refused.last
+    if last is not None and last[0] == now and not controllers:
+        number, path, hint = last[1]
+        raise _refusal(number, (), path, hint)
+    try:
+        return _find_home(cgroups, controllers)
+    except SpawnError as error:
+        if not controllers and error.errno in _FOR_GOOD:
+            _Refused.last = now, (error.errno, error.filename, error.hint)
+        raise
+
+
+def _find_home(cgroups: str, controllers: Collection[str]) -> Home:
+    own = find_directory(_read("/proc/self/mountinfo"), cgroups)
+    if own is None:
+        raise _refusal(errno.ENOENT, controllers, None, "there is no cgroup v2 to be seen here")
+    parent, *others = _parents(own, bool(controllers))
+    try:
+        return _make_home(parent, own, cgroups, controllers)
+    except SpawnError:
+        for other in others:
+            try:
+                return _make_home(other, own, cgroups, controllers)
+            except SpawnError:
+                pass  # the first one has the better reason
+        raise
+
+
+def _refusal(
+    number: int, controllers: Collection[str], path: str | None, hint: str
+) -> SpawnError:
+    what = f"{', '.join(sorted(controllers))} limit" if controllers else "cgroup"
+    return spawn_error(number, what, path, hint)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def _parents(own: str, for_limits: bool) -> list[str]:
+    """Where to try, in this order."""
+    given = os.environ.get("PROCREACTOR_CGROUP")
+    if given:
+        return [given]
+    above = os.path.dirname(own)
+    # Another's group may be writable too, for root: but what is put there leaves ours, and with it
+    # the reach of who stops the service. Where the one above was given to us, it does not.
+    return [own, above] if for_limits and _was_delegated(above) else [own]
+
+
+def _was_delegated(path: str) -> bool:
+    """Whether systemd has marked the group as one that its unit may do with as it likes."""
+    for name in ("user.delegate", "trusted.delegate"):
+        try:
+            if os.getxattr(path, name) == b"1":
+                return True
+        except OSError:
+            pass
+    return False
+
+
+def _make_home(parent: str, own: str, cgroups: str, controllers: Collection[str]) -> Home:
+    _check_controllers(parent, cgroups, controllers)
+    _tidy(parent)
+    path, fd = _make_locked(parent, controllers)
+    try:
+        _enable(path, controllers)
+        _check_use(path, own, controllers)
+    except BaseException:
+        close_fd(fd)
+        remove(path)
+        raise
+    return Home(path, own, fd)
+
+
+def _make_locked(parent: str, controllers: Collection[str]) -> tuple[str, int]:
+    """Return a new directory below *parent*, and an fd that holds its lock; SpawnError."""
+    for _ in range(_TRIES):
+        path = f"{parent}/{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+        try:
+            os.mkdir(path, 0o755)
+        except OSError as error:
+            raise _refusal(error.errno or 0, controllers, parent, _NO_GROUP) from None
+        try:
+            fd = _lock(path)
+        except OSError as error:  # EMFILE, say
+            remove(path)
+            raise _refusal(error.errno or 0, controllers, path, "") from None
+        if fd >= 0 and os.path.exists(path):
+            return path, fd
+        if fd >= 0:
+            close_fd(fd)
+    raise _refusal(errno.EAGAIN, controllers, parent, "others remove it as soon as it is made")
+
+
+def _lock(path: str) -> int:
+    """Return an fd that holds the lock of a directory; -1 where another has it, or it is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        close_fd(fd)
+        return -1
+    except BaseException:
+        close_fd(fd)
+        raise
+    return fd
+
+
+def _check_controllers(parent: str, cgroups: str, controllers: Collection[str]) -> None:
+    """Each is there, and is on for the groups below *parent*; SpawnError."""
+    there = _read(f"{parent}/cgroup.controllers").split()
+    for controller in controllers:
+        if controller in there:
+            continue
+        if controller in _first_version(cgroups):
+            why = (
+                f"this machine has the {controller} controller in cgroup version 1; it is in"
+                f" version 2 when booted with systemd.unified_cgroup_hierarchy=1, or"
+                f" cgroup_no_v1={controller}"
+            )
+        else:
+            why = (
+                f"the {controller} controller is not given to this group; systemd's Delegate="
+                f"{controller} gives it"
+            )
+        raise _refusal(errno.EOPNOTSUPP, [controller], parent, why)
+    _enable(parent, controllers)
+
+
+def _first_version(cgroups: str) -> set[str]:
+    """The controllers of version 1, by the text of /proc/self/cgroup."""
+    found: set[str] = set()
+    for line in cgroups.splitlines():
+        number, _, rest = line.partition(":")
+        if number != "0":
+            found.update(rest.partition(":")[0].split(","))
+    return found
+
+
+def _enable(path: str, controllers: Collection[str]) -> None:
+    """Have *controllers* on for the groups below *path*; SpawnError."""
+    file = f"{path}/cgroup.subtree_control"
+    for controller in controllers:
+        if controller in _read(file).split():
+            continue
+        try:
+            _write(file, f"+{controller}")
+        except OSError as error:
+            number = error.errno or 0
+            raise _refusal(number, [controller], path, _why_not_on(number)) from None
+
+
+def _why_not_on(number: int) -> str:
+    if number == errno.EBUSY:
+        return (
+            "a group with processes of its own, as this one, cannot share out what it has; start"
+            " this process in a group below a delegated one (systemd's Delegate=yes with"
+            " DelegateSubgroup=main), or name one without processes in PROCREACTOR_CGROUP"
+        )
+    return "it cannot be shared out to groups below; systemd's Delegate=yes gives the right to"
+
+
+def _check_use(path: str, own: str, controllers: Collection[str]) -> None:
+    """A process of ours may be born into the groups below *path*; SpawnError."""
+    if "invalid" in _read(f"{path}/cgroup.type"):
+        raise _refusal(
+            errno.EOPNOTSUPP, controllers, path, "groups below a threaded one are for threads alone"
+        )
+    common = os.path.commonpath([path, own])
+    if not os.access(f"{common}/cgroup.procs", os.W_OK, effective_ids=True):
+        raise _refusal(
+            errno.EACCES,
+            controllers,
+            common,
+            "no process may be moved within it: cgroup.procs is not this user's",
+        )
+
+
+def _tidy(parent: str) -> None:
+    """Remove what killed processes have left there: a home that is locked by nobody."""
+    try:
+        for entry in os.scandir(parent):
+            if entry.name.startswith(_PREFIX):
+                _remove_unlocked(entry.path)
+    except OSError:
+        pass  # it is for tidiness only
+
+
+def _remove_unlocked(path: str) -> None:
+    fd = _lock(path)
+    if fd < 0:
+        return  # its owner lives
+    try:
+        for folder in os.scandir(path):
+            if folder.is_dir():
+                remove(folder.path)  # unless somebody lives in it
+        remove(path)
+    finally:
+        close_fd(fd)

@@ -1,0 +1,226 @@
+"""All processes of one tree, found in /proc, to be signalled or killed: where there is no cgroup.
+
+How (transport/kinship.py says who is a member, kernel/processes.py what /proc is worth):
+
+- To kill, all is stopped first, look after look, until a look shows nobody new: what is stopped
+  neither forks nor ends, so no member loses the parent by which it is found. Then all is killed,
+  until a look shows nobody alive. A process that was seen once as a member stays one.
+- The leader, a child of ours that nobody reaps meanwhile, keeps its number. So its group, if it
+  leads one, is signalled as a whole, which in the kernel is one step, forks under way included:
+  that is what ends a storm of forks.
+- While it lasts, orphans of our descendants come to us (processes.Adoption), so the killed ones are
+  reaped here, and nothing is left to an init that may not care to.
+
+What this cannot do, and a cgroup can: find a process that is an orphan, has left the sessions of
+all other members, and has none of our environment; catch one that forks, has its child enter a new
+session, and ends, faster than we look. The latter is told: `Hunt.kill` returns False.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+
+from procreactor.kernel import processes
+from procreactor.model import ProcessRow
+from procreactor.transport.kinship import carries, find_kin, vouches
+
+__all__ = ["Hunt"]
+
+_ROUNDS = 16
+"""How often is looked for those that were forked while others were signalled."""
+
+_LONGEST_WAIT_S = 0.05
+"""For the end of those that were killed, before the next look."""
+
+
+class Hunt:
+    """A search for the tree of *leader_pid*, a child of this process that nobody reaps meanwhile.
+
+    None for a leader that is reaped: then its tree is found by *token* alone, the one that it was
+    started with, or not at all. No process is asked for it that was made before *since*, in ticks
+    (processes.ticks_now). *leads*: the leader was started as that of a new session.
+    """
+
+    def __init__(
+        self,
+        leader_pid: int | None,
+        token: bytes | None = None,
+        *,
+        since: int = 0,
+        leads: bool = False,
+    ) -> None:
+        self._own_pid = os.getpid()
+        self._leader_pid = leader_pid
+        self._token = token
+        self._since = since
+        self._known: dict[int, int] = {}  # pid and start
+        self._barren: dict[int, int] = {}  # those without the token
+        self._foreign = {os.getsid(0)}
+        self._leads = leads and leader_pid is not None
+        row = processes.read_row(leader_pid) if leader_pid is not None else None
+        if row is not None:
+            self._known[row.pid] = row.started
+            self._leads = row.session == row.group == row.pid
+            if row.session != row.pid:
+                self._foreign.add(row.session)
+
+    def members(self) -> list[int]:
+        """Return the pids of all that are alive. OSError where there is no /proc."""
+        return [row.pid for row in self._look() if row.is_alive]
+
+    def signal(self, number: int) -> int:
+        """Send signal *number* to each once; return to how many.
+
+        OSError: EINVAL, EPERM when it is so for all of them. Without /proc, it goes to the leader
+        and its group.
+        """
+        sent: set[tuple[int, int]] = set()
+        refused: PermissionError | None = None
+        seen: set[tuple[int, int]] = set()
+        for _ in range(_ROUNDS):
+            try:
+                new = [row for row in self._look() if row.is_alive and _key(row) not in seen]
+            except FileNotFoundError:
+                return self._signal_leader(number)
+            if not new:
+                break
+            for row in new:
+                seen.add(_key(row))
+                try:
+                    if processes.signal_process(row, number):
+                        sent.add(_key(row))
+                except PermissionError as error:
+                    refused = error
+        if refused is not None and not sent:
+            raise refused
+        return len(sent)
+
+    def kill(self, patience_s: float) -> bool:
+        """Kill all; return whether a look then shows nobody alive, at the latest after *patience_s*.
+
+        False also without /proc, where nobody can look.
+        """
+        end_s = time.monotonic() + patience_s
+        processes.reap_strays()
+        with processes.Adoption():
+            try:
+                self._stop_all(time.monotonic() + patience_s / 2)
+                return self._kill_all(end_s)
+            except FileNotFoundError:
+                self._signal_leader(signal.SIGKILL)
+                return False
+
+    def _stop_all(self, end_s: float) -> None:
+        self._signal_group(signal.SIGSTOP)
+        stopped: set[tuple[int, int]] = set()
+        while time.monotonic() < end_s:
+            new = [row for row in self._look() if row.is_alive and _key(row) not in stopped]
+            if not new:
+                return
+            _send(new, signal.SIGSTOP)
+            stopped.update(map(_key, new))
+
+    def _kill_all(self, end_s: float) -> bool:
+        while True:
+            self._signal_group(signal.SIGKILL)
+            alive = []
+            for row in self._look():
+                if row.is_alive:
+                    alive.append(row)
+                elif row.pid != self._leader_pid:
+                    processes.reap(row)
+            if not alive:
+                return True
+            left_s = end_s - time.monotonic()
+            if _send(alive, signal.SIGKILL) == 0 or left_s <= 0:
+                self._note(alive)
+                return False
+            processes.wait_for_ends(alive, min(left_s, _LONGEST_WAIT_S))
+
+    def _note(self, alive: Iterable[ProcessRow]) -> None:
+        """They may be ours by now, and end later."""
+        for row in alive:
+            if row.parent == self._own_pid and row.pid != self._leader_pid:
+                processes.note_stray(row)
+
+    # -- the look -------------------------------------------------------------------------------
+
+    def _look(self) -> list[ProcessRow]:
+        """Return all members that are to be seen, zombies included. OSError without /proc."""
+        rows = processes.read_rows()
+        rows.pop(self._own_pid, None)
+        seeds = [row.pid for row in rows.values() if self._is_known(row) or self._has_token(row)]
+        found: dict[int, ProcessRow] = {}
+        for pid, voucher in find_kin(rows, seeds, self._foreign).items():
+            row = rows[pid]
+            if voucher is None or self._is_known(row):
+                found[pid] = row
+            elif voucher in found and self._is_vouched(row, found[voucher]):
+                found[pid] = row
+        self._known.update((row.pid, row.started) for row in found.values())
+        return list(found.values())
+
+    def _is_known(self, row: ProcessRow) -> bool:
+        return self._known.get(row.pid) == row.started
+
+    def _has_token(self, row: ProcessRow) -> bool:
+        if self._token is None or row.started < self._since:
+            return False
+        if self._barren.get(row.pid) == row.started or not row.is_alive:
+            return False
+        environment = processes.read_environment(row.pid)
+        if environment is not None and carries(environment, self._token):
+            return True
+        if environment:  # else in the middle of an exec, perhaps
+            self._barren[row.pid] = row.started
+        return False
+
+    def _is_vouched(self, row: ProcessRow, voucher: ProcessRow) -> bool:
+        """Whether it is so still, and the voucher there after it: so its number was his."""
+        now = processes.read_row(row.pid)
+        then = processes.read_row(voucher.pid)
+        return (
+            now is not None
+            and then is not None
+            and now.started == row.started
+            and then.started == voucher.started
+            and vouches(then, now, self._foreign)
+        )
+
+    # -- the leader, whose number cannot be another's -------------------------------------------
+
+    def _signal_group(self, number: int) -> None:
+        if self._leads and self._leader_pid is not None:
+            try:
+                os.killpg(self._leader_pid, number)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+    def _signal_leader(self, number: int) -> int:
+        if self._leader_pid is None:
+            return 0
+        send = os.killpg if self._leads else os.kill
+        try:
+            send(self._leader_pid, number)
+        except ProcessLookupError:
+            return 0
+        return 1
+
+
+def _key(row: ProcessRow) -> tuple[int, int]:
+    return row.pid, row.started
+
+
+def _send(rows: Iterable[ProcessRow], number: int) -> int:
+    """Return how many took the signal, or were gone: not those of another user."""
+    taken = 0
+    for row in rows:
+        try:
+            processes.signal_process(row, number)
+        except PermissionError:
+            continue
+        taken += 1
+    return taken
