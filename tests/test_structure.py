@@ -269,6 +269,15 @@ PURE = [
     "streams.lines",
     "streams.collect",
     "loop.timers",
+    "apps.cli.combine",
+    "apps.cli.exits",
+    "apps.cli.halt",
+    "apps.cli.manual",
+    "apps.cli.options",
+    "apps.cli.plan",
+    "apps.cli.table",
+    "apps.cli.template",
+    "apps.cli.values",
 ]
 
 INNOCENT = {
@@ -277,6 +286,7 @@ INNOCENT = {
     "collections",
     "dataclasses",
     "enum",
+    "errno",
     "functools",
     "heapq",
     "itertools",
@@ -284,6 +294,7 @@ INNOCENT = {
     "operator",
     "re",
     "struct",
+    "textwrap",
     "typing",
 }
 """Modules of the standard library that can not touch an fd, a clock or another thread."""
@@ -294,6 +305,9 @@ NAMES_ONLY = {
         "resource": {"RLIM_INFINITY"},
         "signal": {"Signals"},
     },
+    "apps.cli.options": {"os": {"fsdecode", "fsencode"}},
+    "apps.cli.table": {"os": {"fsencode"}},
+    "apps.cli.values": {"signal": {"Signals"}},
 }
 """Modules that could do harm, where only their names and numbers are used."""
 
