@@ -30,7 +30,15 @@ from typing import BinaryIO
 
 from procreactor.apps.cli.recordfile import RecordFile
 
-__all__ = ["HEADER", "LOCAL_HOST", "JobLog", "JobLogError", "ResumeState", "format_line", "read_log"]
+__all__ = [
+    "HEADER",
+    "LOCAL_HOST",
+    "JobLog",
+    "JobLogError",
+    "ResumeState",
+    "format_line",
+    "read_log",
+]
 
 HEADER = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
 LOCAL_HOST = ":"
@@ -226,7 +234,9 @@ def _note_lines(state: ResumeState, file: BinaryIO, path: str) -> None:
             ok = _is_zero(found[2]) and _is_zero(found[3])
             state.note(int(found[1]), at, ok)
         elif line.endswith(b"\n"):
-            raise JobLogError(f"{path}, line {number}: not nine columns of a job log: {line[:80]!r}")
+            raise JobLogError(
+                f"{path}, line {number}: not nine columns of a job log: {line[:80]!r}"
+            )
         at += len(line)
 
 

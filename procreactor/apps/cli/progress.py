@@ -118,7 +118,9 @@ def render_progress(state: ProgressState, now_s: float, width: int) -> str:
     percent = 100 * state.done // started if started else 0
     rate = state.rate(now_s)
     mean_s = 1 / rate if rate else 0
-    return _fit([f"local:{state.running}/{state.done}", f"{percent}%", f"{mean_s:.1f}s"], "/", width)
+    return _fit(
+        [f"local:{state.running}/{state.done}", f"{percent}%", f"{mean_s:.1f}s"], "/", width
+    )
 
 
 def render_bar(state: ProgressState, now_s: float, width: int) -> str:

@@ -71,7 +71,9 @@ def test_a_wait_is_never_negative_nor_longer_than_what_asks_for_it(
     memory: int | None,
 ) -> None:
     last_s = None if since_s is None else now_s - since_s
-    assert 0 <= policy.wait_s(now_s, last_s, load, memory) <= max(policy.delay_s, LOOK_AGAIN_S) + 1e-6
+    assert (
+        0 <= policy.wait_s(now_s, last_s, load, memory) <= max(policy.delay_s, LOOK_AGAIN_S) + 1e-6
+    )
 
 
 def test_a_limit_is_a_number_or_a_share_of_the_processors() -> None:

@@ -54,9 +54,7 @@ acts = st.lists(
 def test_what_is_held_comes_back_in_order(
     some: Any, holder_bytes: int, memory_bytes: int, segment_bytes: int
 ) -> None:
-    spill = Spill(
-        holder_bytes=holder_bytes, memory_bytes=memory_bytes, segment_bytes=segment_bytes
-    )
+    spill = Spill(holder_bytes=holder_bytes, memory_bytes=memory_bytes, segment_bytes=segment_bytes)
     holders = [Held(spill) for _ in range(3)]
     model: list[list[tuple[int, bytes]]] = [[], [], []]
     for act, which, (fd, data) in some:

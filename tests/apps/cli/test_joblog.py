@@ -144,7 +144,9 @@ def test_half_a_line_at_the_end_is_no_line(path: str, cut: int) -> None:
     assert [seq for seq in (1, 2, 4, 23) if state.is_recorded(seq)] == [1, 4]
 
 
-@pytest.mark.parametrize("line", [b"x\n", b"1\t:\t1.0\t1.0\t0\t0\t0\n", b"\n", b"1 : 1 1 0 0 0 0 x\n"])
+@pytest.mark.parametrize(
+    "line", [b"x\n", b"1\t:\t1.0\t1.0\t0\t0\t0\n", b"\n", b"1 : 1 1 0 0 0 0 x\n"]
+)
 def test_a_line_that_is_none_is_refused_with_its_place(path: str, line: bytes) -> None:
     Path(path).write_bytes(HEADER + line + format_line(2, ":", 1.0, 1.0, 0, 0, 0, 0, b"x"))
     with pytest.raises(JobLogError, match=f"{path}, line 2"):

@@ -230,11 +230,11 @@ def test_lines_are_never_torn_nor_lost(
     tmp_path_factory: Any, acts: list[tuple[Any, ...]], keep_order: bool, holder_bytes: int
 ) -> None:
     spill = Spill(holder_bytes=holder_bytes, segment_bytes=200)
-    one = Bench(
-        tmp_path_factory.mktemp("b"), line_buffer=True, keep_order=keep_order, spill=spill
-    )
+    one = Bench(tmp_path_factory.mktemp("b"), line_buffer=True, keep_order=keep_order, spill=spill)
     # All that is left at the end is a whole line too, so that the last ones do not run together.
-    acts = [a for act in acts for a in ((("out", act[1], b"\n"), act) if act[0] == "finish" else (act,))]
+    acts = [
+        a for act in acts for a in ((("out", act[1], b"\n"), act) if act[0] == "finish" else (act,))
+    ]
     got = one.run(*acts)[0]
     want = expected(acts, keep_order)[0]
     one.close()

@@ -232,9 +232,7 @@ def test_columns_have_the_names_of_their_sources(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(max_size=20).map(str.encode), max_size=4), st.binary(max_size=40))
-def test_any_row_is_read_by_others(
-    tmp_path_factory: Any, values: list[bytes], out: bytes
-) -> None:
+def test_any_row_is_read_by_others(tmp_path_factory: Any, values: list[bytes], out: bytes) -> None:
     path = tmp_path_factory.mktemp("r") / "r.csv"
     sink = open_results(str(path))
     run(sink, JobName(1, tuple(values)), out)

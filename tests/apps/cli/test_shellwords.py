@@ -25,7 +25,7 @@ def test_what_is_joined_splits_into_the_same_words(some: list[bytes]) -> None:
         (b"a b", b"'a b'"),
         (b"a,b", b"'a,b'"),
         (b"it's", b"'it'\"'\"'s'"),
-        (b"'", b"\"'\""),
+        (b"'", b'"\'"'),
         (b"'a'", b"\"'\"'a'\"'\""),
         (b"\xff", b"'\xff'"),
     ],
@@ -35,7 +35,20 @@ def test_a_word_is_quoted_as_gnu_parallel_quotes(word: bytes, text: bytes) -> No
 
 
 def test_a_shell_reads_the_words_that_were_meant() -> None:
-    some = [b"a b", b"it's", b"$HOME", b"`x`", b"*", b"", b"\n", b"\\", b"a\tb", b"\xff", b"~", b"a=b"]
+    some = [
+        b"a b",
+        b"it's",
+        b"$HOME",
+        b"`x`",
+        b"*",
+        b"",
+        b"\n",
+        b"\\",
+        b"a\tb",
+        b"\xff",
+        b"~",
+        b"a=b",
+    ]
     script = b"printf '%s\\0' " + join(some)
     out = subprocess.run(["/bin/sh", "-c", script], stdout=subprocess.PIPE, check=True).stdout
     assert out == b"".join(word + b"\0" for word in some)
@@ -53,5 +66,11 @@ def test_what_takes_a_shell_is_no_list_of_words(text: bytes) -> None:
 
 
 def test_plain_texts_of_others_split_as_a_shell_does() -> None:
-    assert split(b"  dd if=a of='b c'\t\\$x \"y z\"w ") == [b"dd", b"if=a", b"of=b c", b"$x", b"y zw"]
+    assert split(b"  dd if=a of='b c'\t\\$x \"y z\"w ") == [
+        b"dd",
+        b"if=a",
+        b"of=b c",
+        b"$x",
+        b"y zw",
+    ]
     assert split(b"") == []

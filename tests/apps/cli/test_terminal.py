@@ -118,7 +118,9 @@ def test_the_last_column_stays_free(columns: int) -> None:
 
 def test_a_terminal_that_says_no_size_is_80_wide() -> None:
     terminal = Terminal(0)
-    view = ProgressLine(ProgressState(0.0), lambda state, now_s, width: "x" * width, terminal.theirs)
+    view = ProgressLine(
+        ProgressState(0.0), lambda state, now_s, width: "x" * width, terminal.theirs
+    )
     view.draw(1.0)
     assert len(terminal.line()) == 79
     terminal.close()
