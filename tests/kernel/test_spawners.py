@@ -340,7 +340,7 @@ def test_of_a_pipe_that_is_fuller_than_the_threads_read_the_rest_is_given_back()
     argv = [os.fsencode(word) for word in (PYTHON, "-I", "-S", "-c", GROW)]
     with spawner_of(1) as spawner:
         spawner.submit(SpawnSpec([argv[0]], argv, [], PIPES), True)
-        ((child, told, status, data, error),) = wait_for_finishes(spawner, 1)
+        ((child, told, status, data, error, _),) = wait_for_finishes(spawner, 1)
         assert told & GATHERED_EXIT
         assert status is not None
         assert (status.code, error, child.pid, child.exit_fd) == (0, None, -1, -1)

@@ -1,0 +1,356 @@
+"""What jobs write, put on the standard output and error: in groups, in order, by lines, tagged.
+
+Modes:
+
+- **Group** (the default): all that a job wrote, once it has ended, stdout before stderr.
+- **Keep order**: the groups in the order in which the jobs started. The job whose turn it is writes
+  through at once, while it runs; its stderr too, unless that is the same file as stdout, where it
+  would come between. What the others write is held (held.py).
+- **Line buffer**: whole lines, as they come. With keep order: those of the job whose turn it is.
+- A **tag** and a tab before each line, in any mode (tagging.py).
+
+Facts and decisions:
+
+- A sink never writes more than what is due in its turn of the loop, and never raises, because it is
+  called from the loop. What is due is queued; `OutputWriter.flush`, once per turn and before the
+  loop sleeps, writes it, many pieces with one writev, and raises what went wrong. When more than a
+  few MiB are queued within a turn they are written at once, so memory stays bounded.
+- Writing blocks, also where the fd does not (somebody else has set O_NONBLOCK on the file that we
+  share): a slow reader stops the loop, so the children's pipes fill and the children wait. That is
+  what bounds memory, and the price is that nothing else happens meanwhile: no start, no time limit.
+- The queue is one for both fds: where both are one terminal, the order in which things were said
+  is kept.
+- What was spilled goes out with sendfile(2), which to a pipe moves pages instead of bytes; where
+  the target does not take it (EINVAL: a file opened to append), through memory.
+- A reader who has gone is `OutputClosed`: there is no point in more output. Any other error is an
+  OSError with the name of the stream.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import TypeVar
+
+from procreactor.apps.cli.held import Extent, Held, Part, Spill
+from procreactor.apps.cli.order import Order, Place
+from procreactor.apps.cli.tagging import Tagger, end_of_lines
+
+__all__ = ["OutputClosed", "OutputWriter", "StreamSink"]
+
+_QUEUE_BYTES = 4 << 20
+_COPY_BYTES = 1 << 20
+_SENDFILE_BYTES = 1 << 30
+_IOV_MAX = 1024
+
+_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
+
+R = TypeVar("R")
+
+
+class OutputClosed(Exception):  # noqa: N818 - no error of ours: the reader has had enough
+    """Nobody reads *fd* any more."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(f"nobody reads the {_name(fd)} any more")
+        self.fd = fd
+
+
+class StreamSink:
+    """Takes one stream of one job."""
+
+    __slots__ = ("_fd", "_tagger", "_tail", "_writer", "held", "is_direct")
+
+    def __init__(
+        self, writer: OutputWriter, fd: int, tag: bytes | None, by_lines: bool, is_direct: bool
+    ) -> None:
+        self._writer = writer
+        self._fd = fd
+        self._tagger = None if tag is None else Tagger(tag)
+        self._tail = Held(writer.spill) if by_lines else None
+        self.held = Held(writer.spill)
+        self.is_direct = is_direct
+        """Whether what comes is written through, instead of held."""
+
+    def append(self, data: bytes) -> None:
+        """Take *data* as the next bytes of the stream."""
+        if not data:
+            return
+        if self._tagger is not None:
+            data = self._tagger.feed(data)
+        if self._tail is None:
+            self._pass_on(data)
+        else:
+            self._pass_lines_on(data, self._tail)
+
+    def end(self) -> None:
+        """Take what came after the last whole line for a line; nothing more will come."""
+        if self._tail is not None:
+            self._pass_all_on(self._tail)
+
+    def write_through(self) -> None:
+        """Have what is held queued, and from now on all that comes."""
+        self.is_direct = True
+        self._writer.enqueue_held(self.held)
+
+    def drop(self) -> None:
+        """Forget what is held."""
+        self.held.drop()
+        if self._tail is not None:
+            self._tail.drop()
+
+    def _pass_on(self, data: bytes) -> None:
+        if self.is_direct:
+            self._writer.enqueue(self._fd, data)
+        else:
+            self.held.append(self._fd, data)
+
+    def _pass_lines_on(self, data: bytes, tail: Held) -> None:
+        end = end_of_lines(data)
+        if end:
+            self._pass_all_on(tail)
+            self._pass_on(data[:end])
+            data = data[end:]
+        if data:
+            tail.append(self._fd, data)
+
+    def _pass_all_on(self, tail: Held) -> None:
+        if self.is_direct:
+            self._writer.enqueue_held(tail)
+        else:
+            self.held.extend(tail)
+
+
+class _Job:
+    """One that runs: its streams, and what those left that ended behind it before their turn."""
+
+    __slots__ = ("err", "followers", "out", "place")
+
+    def __init__(self, out: StreamSink, err: StreamSink, followers: Held) -> None:
+        self.out = out
+        self.err = err
+        self.followers = followers
+        self.place: Place[_Job] | None = None
+
+
+class OutputWriter:
+    """Orders and writes what jobs write, to *fds*, which stay their owner's.
+
+    *early*: in keep order, the job whose turn it is writes through while it runs; without, only
+    when it has ended, so that an attempt that fails can be discarded. *before_write* is called
+    before anything is written (to clear a progress line).
+    """
+
+    def __init__(
+        self,
+        *,
+        keep_order: bool = False,
+        line_buffer: bool = False,
+        early: bool = True,
+        fds: tuple[int, int] = (1, 2),
+        spill: Spill | None = None,
+        before_write: Callable[[], object] | None = None,
+    ) -> None:
+        self.spill = Spill() if spill is None else spill
+        self._keep_order = keep_order
+        self._line_buffer = line_buffer
+        self._early = early
+        self._fds = fds
+        self._before_write = before_write
+        self._err_may_come_between = line_buffer or not _same_file(*fds)
+        self._jobs: dict[int, _Job] = {}
+        self._order: Order[_Job] = Order()
+        self._queue: deque[tuple[int, Part | memoryview]] = deque()
+        self._error: Exception | None = None
+        self._no_sendfile: set[int] = set()
+        self.queued_bytes = 0
+        """How much `flush` would write."""
+
+    def new_sinks(self, seq: int, tag: bytes | None = None) -> tuple[StreamSink, StreamSink]:
+        """Return sinks for stdout and stderr of job *seq*, which starts, or starts again.
+
+        Jobs that start one after the other have their turns in this order; one that starts again
+        keeps its place. *tag* and a tab come before each line.
+        """
+        label = None if tag is None else tag + b"\t"
+        known = self._jobs.get(seq)
+        if known is not None:
+            return self._restart(known, label)
+        job = _Job(self._sink(0, label), self._sink(1, label), Held(self.spill))
+        self._jobs[seq] = job
+        if self._keep_order:
+            job.place = self._order.join(job)
+            if self._order.first is job.place:
+                self._begin_turn(job)
+        elif self._line_buffer:
+            job.out.is_direct = job.err.is_direct = True
+        return job.out, job.err
+
+    def finish(self, seq: int) -> None:
+        """Have all that job *seq* wrote queued, or held until its turn; nothing more will come."""
+        job = self._jobs.pop(seq)
+        job.out.end()
+        job.err.end()
+        place = job.place
+        if place is None:
+            self._enqueue_rest(job)
+            return
+        self._order.leave(place)
+        if place.before is None:
+            self._enqueue_rest(job)
+            if self._order.first is not None:
+                self._begin_turn(self._order.first.value)
+        else:
+            before = place.before.value.followers
+            for held in (job.out.held, job.err.held, job.followers):
+                before.extend(held)
+
+    def discard(self, seq: int) -> None:
+        """Forget what job *seq* wrote, as far as it is held; it keeps its place, to start again."""
+        job = self._jobs[seq]
+        job.out.drop()
+        job.err.drop()
+
+    def flush(self) -> None:
+        """Have written all that is queued. Blocks as long as the readers let us wait.
+
+        `OutputClosed`: a reader has gone. OSError: names the stream, or the directory of temporary
+        files; raised again each time, and nothing more is written to the streams, except that
+        after an error about the directory nothing is lost: what is due is written first.
+        """
+        if self._error is None:
+            self._write_queue()
+        if self._error is not None:
+            raise self._error
+        if self.spill.error is not None:
+            raise self.spill.error
+
+    def close(self) -> None:
+        """Let go of all that is held or queued, and of the temporary files; idempotent."""
+        self._queue.clear()
+        self.queued_bytes = 0
+        self._jobs.clear()
+        self.spill.close()
+
+    # --- For the sinks ----------------------------------------------------------------------------
+
+    def enqueue(self, fd: int, part: Part) -> None:
+        """Queue *part* for *fd*; after an error it is for nobody."""
+        if self._error is not None:
+            return
+        self._queue.append((fd, part))
+        self.queued_bytes += part.length if isinstance(part, Extent) else len(part)
+        if self.queued_bytes > _QUEUE_BYTES:
+            self._write_queue()
+
+    def enqueue_held(self, held: Held) -> None:
+        """Queue all of *held*, which is empty then."""
+        for fd, part in held.take():
+            self.enqueue(fd, part)
+
+    # --- Turns ------------------------------------------------------------------------------------
+
+    def _sink(self, which: int, label: bytes | None) -> StreamSink:
+        return StreamSink(self, self._fds[which], label, self._line_buffer, False)
+
+    def _restart(self, job: _Job, label: bytes | None) -> tuple[StreamSink, StreamSink]:
+        old = job.out, job.err
+        job.out, job.err = self._sink(0, label), self._sink(1, label)
+        job.out.is_direct, job.err.is_direct = old[0].is_direct, old[1].is_direct
+        for sink in old:
+            sink.drop()
+        return job.out, job.err
+
+    def _begin_turn(self, job: _Job) -> None:
+        if self._early:
+            job.out.write_through()
+            if self._err_may_come_between:
+                job.err.write_through()
+
+    def _enqueue_rest(self, job: _Job) -> None:
+        for held in (job.out.held, job.err.held, job.followers):
+            self.enqueue_held(held)
+
+    # --- Writing ----------------------------------------------------------------------------------
+
+    def _write_queue(self) -> None:
+        if not self._queue:
+            return
+        try:
+            if self._before_write is not None:
+                self._before_write()
+            while self._queue:
+                fd, part = self._queue[0]
+                if isinstance(part, Extent):
+                    self._copy(fd, part)
+                else:
+                    self._write_pieces(fd)
+        except (OutputClosed, OSError) as error:
+            self._error = error
+            self._queue.clear()
+            self.queued_bytes = 0
+
+    def _write_pieces(self, fd: int) -> None:
+        """Write from the first pieces of the queue, which are for *fd*, as many as one call takes."""
+        pieces = []
+        for to_fd, part in islice(self._queue, _IOV_MAX):
+            if to_fd != fd or isinstance(part, Extent):
+                break
+            pieces.append(part)
+        written = _insist(fd, lambda: os.writev(fd, pieces))
+        self.queued_bytes -= written
+        for piece in pieces:
+            if len(piece) > written:
+                self._queue[0] = (fd, memoryview(piece)[written:])
+                break
+            self._queue.popleft()
+            written -= len(piece)
+
+    def _copy(self, fd: int, extent: Extent) -> None:
+        while extent.length:
+            copied = _insist(fd, lambda: self._copy_some(fd, extent))
+            self.queued_bytes -= copied
+            self.spill.consume(extent, copied)
+        self._queue.popleft()
+
+    def _copy_some(self, fd: int, extent: Extent) -> int:
+        if fd not in self._no_sendfile:
+            count = min(extent.length, _SENDFILE_BYTES)
+            try:
+                return os.sendfile(fd, extent.fd, extent.offset, count)
+            except OSError as error:
+                if error.errno not in _NO_SENDFILE:
+                    raise
+                self._no_sendfile.add(fd)
+        data = os.pread(extent.fd, min(extent.length, _COPY_BYTES), extent.offset)
+        return os.write(fd, data)
+
+
+def _insist(fd: int, call: Callable[[], R]) -> R:
+    """Return what *call*, which writes to *fd*, returns, once *fd* takes something."""
+    while True:
+        try:
+            return call()
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
+        except BrokenPipeError:
+            raise OutputClosed(fd) from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, _name(fd)) from error
+
+
+def _name(fd: int) -> str:
+    return {1: "standard output", 2: "standard error"}.get(fd, f"fd {fd}")
+
+
+def _same_file(one: int, other: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(one), os.fstat(other))
+    except OSError:
+        return False  # one of them is not open: writing to it will say so

@@ -1,0 +1,114 @@
+"""One line at the bottom of a terminal that is drawn again and again, between other output.
+
+Facts:
+
+- What is written beside it would mix with it: `ProgressLine.clear` comes before any output that
+  may go to the same terminal, and the next `draw` puts the line back.
+- A line as wide as the terminal leaves the cursor in a state of its own on each terminal
+  (pending wrap); the last column stays free.
+- A terminal can go away under us (EIO after a hang-up), or be one that refuses to take more
+  (stopped with Ctrl-S, where the fd does not block). Progress is never worth a failure: what the
+  terminal does not take is left out.
+
+On anything but a terminal nothing is ever written.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from procreactor.apps.cli.progress import ProgressState, Renderer
+
+__all__ = ["REDRAW_S", "NoView", "ProgressLine", "View"]
+
+REDRAW_S = 0.1
+"""No line is drawn sooner after another: a person reads no faster."""
+
+_WIDTH_OF_ANY = 80
+_ERASE = b"\r\x1b[K"
+
+
+class View(Protocol):
+    """What shows a run to a person."""
+
+    def on_start(self, seq: int, command: bytes, now_s: float) -> None:
+        """Take note of a job that has started."""
+
+    def on_end(self, seq: int) -> None:
+        """Take note of a job that runs no more."""
+
+    def draw(self, now_s: float) -> None:
+        """Show how things are, unless that was done a moment ago. Cheap then."""
+
+    def clear(self) -> None:
+        """Leave no trace on the screen until the next `draw`; idempotent."""
+
+    def close(self) -> None:
+        """Leave no trace on the screen for good; idempotent."""
+
+
+class NoView:
+    """Shows nothing, as where there is no terminal."""
+
+    def on_start(self, seq: int, command: bytes, now_s: float) -> None:
+        """Do nothing."""
+
+    def on_end(self, seq: int) -> None:
+        """Do nothing."""
+
+    def draw(self, now_s: float) -> None:
+        """Do nothing."""
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class ProgressLine(NoView):
+    """Shows *state*, as *render* puts it, on the terminal *fd*, which stays its owner's."""
+
+    def __init__(self, state: ProgressState, render: Renderer, fd: int = 2) -> None:
+        self._state = state
+        self._render = render
+        self._fd = fd
+        self._may_draw = os.isatty(fd)
+        self._next_s = 0.0
+        self._is_drawn = False
+
+    def draw(self, now_s: float) -> None:
+        """Draw the line, at most once per `REDRAW_S`."""
+        if not self._may_draw or now_s < self._next_s:
+            return
+        self._next_s = now_s + REDRAW_S
+        text = self._render(self._state, now_s, self._width())
+        self._is_drawn = True
+        self._write(b"\r" + text.encode("ascii", "replace") + b"\x1b[K")
+
+    def clear(self) -> None:
+        """Erase the line, if it is there."""
+        if self._is_drawn:
+            self._is_drawn = False
+            self._write(_ERASE)
+
+    def close(self) -> None:
+        """Erase the line for good."""
+        self.clear()
+        self._may_draw = False
+
+    def _width(self) -> int:
+        try:
+            columns = os.get_terminal_size(self._fd).columns
+        except OSError:
+            columns = 0
+        return max((columns or _WIDTH_OF_ANY) - 1, 1)  # 0: nobody has told the terminal its size
+
+    def _write(self, data: bytes) -> None:
+        try:
+            os.write(self._fd, data)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._may_draw = False
