@@ -180,8 +180,9 @@ int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ou
 
 /* Take an fd out of an epoll set (-1: it is in none) and close it.  Always the two together, in this order:
  * the interest belongs to the open file, of which a child that has not exec'ed yet may hold a copy.
- * Whatever close(2) says, the number is free on return. */
-void pr_drop(int epoll_fd, int fd);
+ * Whatever close(2) says, the number is free on return.  0; or -EBADF: nothing was open under it, so the caller
+ * has closed it twice, or somebody else has. */
+int pr_drop(int epoll_fd, int fd);
 
 /* Collect the exit of a child, without blocking.  1: *exit is written and the child is gone;
  * 0: it has not ended; -errno.  Only with 1 is *exit written to.  pidfd may be -1. */

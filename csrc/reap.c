@@ -89,12 +89,13 @@ static int has_ended(const siginfo_t *info)
                                  info->si_code == CLD_DUMPED);
 }
 
-void pr_drop(int epoll_fd, int fd)
+int pr_drop(int epoll_fd, int fd)
 {
     struct epoll_event unused = {0}; /* older kernels want one */
     if (epoll_fd >= 0)
         sys_epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &unused);
-    sys_close(fd); /* never again on EINTR: Linux has closed it by then */
+    /* Never again on EINTR, nor told: Linux has closed it by then. */
+    return sys_close(fd) == -EBADF ? -EBADF : 0;
 }
 
 int pr_reap(int pidfd, int pid, struct pr_exit *exit)

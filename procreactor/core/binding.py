@@ -600,7 +600,7 @@ def _spawn_error(spec: SpawnSpec, stage: int, error: int, index: int) -> SpawnEr
 drop = lib.pr_drop
 """``drop(epoll_fd, fd)``: take *fd*, of the caller, out of the epoll set, and close it.
 
-With -1 it is in none.
+With -1 it is in none. Returns 0, or -EBADF when it was not open.
 """
 
 

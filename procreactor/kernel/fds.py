@@ -4,6 +4,9 @@ Facts (close(2), NOTES): whatever close returns, Linux has let go of the number 
 EIO of what was written before, come after that. So it is never tried again, as the number may be
 another thread's by now; and who has more to close, or to tell, must not be kept from it. CPython
 raises these errors, and does not retry (PEP 475).
+
+EBADF is another matter: nothing was open. Somebody closes what is not his, or twice, and next time
+the number may be a stranger's. That is returned, for callers who can tell whose mistake it is.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from procreactor.core import binding
 __all__ = ["close_fd"]
 
 close_fd = partial(binding.drop, -1)
-"""``close_fd(fd)``: *fd* is closed, and nothing is raised.
+"""``close_fd(fd)``: *fd* is closed, and nothing is raised; -EBADF when it was not open, else 0.
 
 One C call, and no function: an exception of a signal handler comes before it or after it.
 """

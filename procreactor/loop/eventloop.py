@@ -28,6 +28,7 @@ Waiting is rounded up to milliseconds by epoll_wait; a timer is never early.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import weakref
@@ -150,10 +151,15 @@ class EventLoop:
                 watch.active = False
 
     def drop(self, fd: int) -> None:
-        """Close *fd*, which is the caller's, and tell its watch, if it has one, no more."""
+        """Close *fd*, which is the caller's, and tell its watch, if it has one, no more.
+
+        OSError (EBADF) for one that is neither watched nor open: it has been dropped before. One
+        that somebody closed while it was watched is let go, so that its owner's end is told.
+        """
         watch = self._watches.pop(fd, None)
         if watch is None:
-            close_fd(fd)
+            if close_fd(fd):
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         else:
             watch.retire()
             self._drop(fd)

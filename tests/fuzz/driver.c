@@ -1,20 +1,28 @@
-/* driver.c - runs a fuzz target without libFuzzer: what is kept, then blind mutations of it.
+/* driver.c - runs a fuzz target without libFuzzer: what is kept, then mutations, guided by coverage.
  *
  *   replay-TARGET CORPUS ROUNDS [FILE]     FILE alone, instead, to see one input again
+ *   replay-TARGET CORPUS SECONDSs          for so long
  *
- * Nothing guides it, so it finds less than libFuzzer does, and what gcc alone can build it can run.
+ * What gcc alone can build it can run.  gcc's -fsanitize-coverage=trace-pc calls us at each basic block of
+ * the target and of the code under test.  A step from one block to the next, counted in powers of two, is
+ * a feature; an input that shows a feature for the first time is kept, for this run, and mutated like the
+ * others (so AFL does it, too).  Steps are told apart by a hash: two of 16,384 that fall together hide
+ * one of them, and no fault.
+ *
  * The same ROUNDS make the same inputs.  An input that ends the process is left in ./crash-input. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sanitizer/common_interface_defs.h>
 
 #include "fuzz.h"
 
-enum { MOST_INPUTS = 512, MOST_BYTES = 4096 };
+enum { MOST_INPUTS = 4096, MOST_BYTES = 4096, STEP_BITS = 14, STEPS = 1 << STEP_BITS };
 
 struct input {
     size_t size;
@@ -40,14 +48,60 @@ static void on_abort(int number)
     _exit(1);
 }
 
+/* --- coverage --------------------------------------------------------------------------------- */
+
+static uint8_t taken[STEPS]; /* how often, by the current input */
+static uint8_t seen[STEPS];  /* bit n: 2^n times or more, but less than twice that, by any input */
+static uintptr_t last_block;
+
+int main(int argc, char **argv);
+void __sanitizer_cov_trace_pc(void);
+
+void __sanitizer_cov_trace_pc(void)
+{
+    /* Relative to a function of ours: the same wherever the program was loaded. */
+    uintptr_t block = (uintptr_t)__builtin_return_address(0) - (uintptr_t)main;
+    uintptr_t step = (block ^ last_block << 1) * 0x9e3779b97f4a7c15u;
+    uint8_t *count = &taken[step >> (64 - STEP_BITS)];
+    *count += *count < UINT8_MAX;
+    last_block = block;
+}
+
+/* Whether the current input has shown what none has before. */
+static bool note_features(void)
+{
+    bool is_new = false;
+    for (int i = 0; i < STEPS; i++) {
+        if (!taken[i])
+            continue;
+        uint8_t feature = (uint8_t)(1 << (31 - __builtin_clz(taken[i])));
+        is_new |= !(seen[i] & feature);
+        seen[i] |= feature;
+    }
+    return is_new;
+}
+
+static int count_features(void)
+{
+    int count = 0;
+    for (int i = 0; i < STEPS; i++)
+        count += __builtin_popcount(seen[i]);
+    return count;
+}
+
 /* Its own block, so that ASan sees a read behind the end. */
-static void run(void)
+static bool run(void)
 {
     uint8_t *block = malloc(current.size ? current.size : 1);
     memcpy(block, current.bytes, current.size);
+    memset(taken, 0, sizeof taken);
+    last_block = 0;
     LLVMFuzzerTestOneInput(block, current.size);
     free(block);
+    return note_features();
 }
+
+/* --- inputs ----------------------------------------------------------------------------------- */
 
 static void read_input(const char *path, struct input *input)
 {
@@ -131,6 +185,30 @@ static void mutate_once(void)
     }
 }
 
+static void fuzz_once(void)
+{
+    current.size = 0;
+    if (kept_count)
+        current = kept[random_below((size_t)kept_count)];
+    for (size_t times = 1 + random_below(8); times; times--)
+        mutate_once();
+    if (run() && kept_count < MOST_INPUTS)
+        kept[kept_count++] = current;
+}
+
+/* "50000": so many rounds; "60s": so long. */
+static bool is_enough(const char *wanted, long rounds)
+{
+    static time_t begun;
+    char *end;
+    long count = strtol(wanted, &end, 10);
+    if (*end != 's')
+        return rounds >= count;
+    if (!begun)
+        begun = time(NULL);
+    return rounds % 256 == 0 && time(NULL) - begun >= count;
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc >= 3);
@@ -146,16 +224,14 @@ int main(int argc, char **argv)
         current = kept[i];
         run();
     }
-    long rounds = atol(argv[2]);
-    for (long round = 0; round < rounds; round++) {
-        current.size = 0;
-        if (kept_count)
-            current = kept[random_below((size_t)kept_count)];
-        for (size_t times = 1 + random_below(8); times; times--)
-            mutate_once();
-        run();
+    int read_count = kept_count, first_features = count_features();
+    long rounds = 0;
+    while (!is_enough(argv[2], rounds)) {
+        fuzz_once();
+        rounds++;
     }
-    printf("%s: %d inputs and %ld mutations of them, nothing found\n", strrchr(argv[0], '/') + 1,
-           kept_count, rounds);
+    printf("%s: %d inputs and %ld mutations of them, %d kept; %d features, then %d; nothing found\n",
+           strrchr(argv[0], '/') + 1, read_count, rounds, kept_count - read_count, first_features,
+           count_features());
     return 0;
 }

@@ -157,12 +157,13 @@ static long world_epoll_ctl(int epoll_fd, int operation, int fd, const struct ep
     return refused;
 }
 
-void pr_drop(int epoll_fd, int fd)
+int pr_drop(int epoll_fd, int fd)
 {
     CHECK(world.request->flags & PR_FLAG_WATCH && epoll_fd == world.request->epoll_fd);
     CHECK(find(fd));
     find(fd)->is_watched = false;
     world_close(fd);
+    return 0;
 }
 
 unsigned pr_slots_cut(void)

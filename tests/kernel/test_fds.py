@@ -15,30 +15,37 @@ from procreactor.kernel.fds import close_fd
 
 def test_what_was_open_is_closed() -> None:
     fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    close_fd(fd)
+    assert close_fd(fd) == 0
     with pytest.raises(OSError):
         os.fstat(fd)
 
 
-def close_with(error: int) -> bool:
+def test_what_was_not_open_is_told() -> None:
     fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    raised: list[BaseException] = []
+    os.close(fd)
+    assert close_fd(fd) == -errno.EBADF
+
+
+def close_with(error: int) -> list[str]:
+    """What is told by a close that fails with *error*: returned, or raised."""
+    fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    told: list[str] = []
 
     def close() -> None:
         deny("close", error)  # for this thread, and unlike a kernel that says so, it closes nothing
         try:
-            close_fd(fd)
+            told.append(repr(close_fd(fd)))
         except OSError as refusal:
-            raised.append(refusal)
+            told.append(repr(refusal))
 
     thread = threading.Thread(target=close)
     thread.start()
     thread.join()
     os.close(fd)
-    return bool(raised)
+    return told
 
 
 @needs_seccomp
 @pytest.mark.parametrize("error", [errno.EINTR, errno.EIO], ids=errno.errorcode.get)
 def test_what_a_close_says_after_it_has_closed_is_no_error(error: int) -> None:
-    assert not alone(close_with, error)
+    assert alone(close_with, error) == ["0"]

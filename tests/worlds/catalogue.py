@@ -47,6 +47,9 @@ class World:
     open_files: int = 0
     """RLIMIT_NOFILE, or as near as the hard limit allows; 0: as it is."""
 
+    under_valgrind: bool = False
+    """The suite's own process is; those that it starts are not."""
+
 
 _CLONE_PIDFD = 0x1000
 _P_PIDFD = 3
@@ -94,6 +97,7 @@ def worlds() -> Iterator[World]:
     )
     yield World("no /proc", frozenset({"/proc", "cgroup"}), hides_proc=True)
     yield World("a billion files", open_files=MOST_FILES)
+    yield World("valgrind", frozenset(_LOST_WITH["vfork"]), under_valgrind=True)
 
 
 def _denied(error: int) -> Iterator[World]:
