@@ -1,34 +1,67 @@
-"""``python -m procreactor COMMAND``."""
+"""``procreactor COMMAND``, or ``python -m procreactor COMMAND``."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from collections.abc import Sequence
 
-from procreactor import __version__, doctor
+from procreactor import __version__
 
 __all__ = ["main"]
 
+_USAGE = """\
+Usage: procreactor COMMAND [ARG ...]
 
-def main() -> int:
+  run       run a command for each item of input, many at a time
+  doctor    print what this machine lets us do, and what it costs where it does not
+  bench     measure this machine against the limit and the peers (in a checkout)
+
+procreactor COMMAND --help says more of each; procreactor --version prints the version.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m procreactor", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"procreactor {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
-        "doctor",
-        help="print what this machine lets us do, and what it costs where it does not",
-        description=doctor.__doc__,
-    )
-    parser.parse_args()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command, rest = (words[0], words[1:]) if words else ("", [])
     try:
-        status = doctor.run()
+        status = _do(command, rest)
         sys.stdout.flush()
     except BrokenPipeError:  # who reads it has seen enough; and the interpreter would flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def _do(command: str, arguments: Sequence[str]) -> int:
+    if command == "run":
+        from procreactor.apps.cli.main import run
+
+        return run(arguments, __version__)
+    if command == "doctor":
+        from procreactor import doctor
+
+        return doctor.main(arguments)
+    if command == "bench":
+        return _bench(arguments)
+    if command in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    if command in ("-V", "--version"):
+        print(f"procreactor {__version__}")
+        return 0
+    what = f"unknown command {command!r}" if command else "no command given"
+    print(f"procreactor: {what}\n\n{_USAGE}", file=sys.stderr, end="")
+    return 2
+
+
+def _bench(arguments: Sequence[str]) -> int:
+    """Become the suite, which is part of a checkout and not of the package."""
+    if not os.path.exists(os.path.join("benchmarks", "__main__.py")):
+        print("procreactor bench: run it in a checkout, which has benchmarks/", file=sys.stderr)
+        return 2
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *arguments])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m procreactor doctor``: what this machine lets us do, and what it costs where not.
+"""``procreactor doctor``: what this machine lets us do, and what it costs where not.
 
 Exit status 0 when children can be started, also with fallbacks; 1 when they cannot, or not in
 batches, because no threads can be had.
@@ -6,15 +6,16 @@ batches, because no threads can be had.
 
 from __future__ import annotations
 
+import argparse
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from procreactor import __version__
 from procreactor.apps.batch import plan_command, run_batch
 from procreactor.errors import SpawnError
 from procreactor.kernel.facts import UNLIMITED, Cgroup, Facts, Limit, read_facts
 
-__all__ = ["report", "run"]
+__all__ = ["main", "report", "run"]
 
 _WITHOUT = {
     "vfork": "fork: a spawn grows with the memory of this process",
@@ -31,6 +32,15 @@ _FOR_SHARED_MEMORY = {"unshare", "clone3", "helper"}
 _FDS_PER_CHILD = 4
 _OWN_FDS = 32
 _SPAWNS = 20
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what *arguments*, after the command's name, say; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="procreactor doctor", description=__doc__, allow_abbrev=False
+    )
+    parser.parse_args(arguments)
+    return run()
 
 
 def run() -> int:

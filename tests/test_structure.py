@@ -276,7 +276,7 @@ PURE = [
     "loop.timers",
     "apps.cli.combine",
     "apps.cli.exits",
-    "apps.cli.halt",
+    "apps.halt",
     "apps.cli.manual",
     "apps.cli.options",
     "apps.cli.plan",

@@ -18,7 +18,7 @@ import shlex
 import signal as signals
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import AnyStr, Generic, NamedTuple
+from typing import Any, AnyStr, Generic, NamedTuple, cast
 
 from procreactor.model import ResourceUsage
 
@@ -84,7 +84,7 @@ class Result(NamedTuple, Generic[AnyStr]):
     """How one command went. A named tuple because thousands are made per second."""
 
     command: Command
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     """Which it was: commands are counted from 0 as they are taken from the iterable."""
 
     pid: int | None
@@ -145,13 +145,12 @@ class Result(NamedTuple, Generic[AnyStr]):
             text = "its status was taken by other code in this process"
         return f"timed out after {self.duration_s:.3g} s, {text}" if self.timed_out else text
 
-    def check(self) -> Result[AnyStr]:
-        """Return itself if it is `ok`; else raise its error, or `CommandError`."""
-        if self.ok:
-            return self
+    def check(self) -> None:
+        """Do nothing if it is `ok`; else raise its error, or `CommandError`."""
         if self.error is not None:
             raise self.error
-        raise CommandError(self)
+        if not self.ok:
+            raise CommandError(cast("Result[Any]", self))
 
 
 class CommandError(Exception):
@@ -160,7 +159,7 @@ class CommandError(Exception):
     The message has the command, how it ended, and the last lines of its standard error.
     """
 
-    def __init__(self, result: Result[str] | Result[bytes]) -> None:
+    def __init__(self, result: Result[Any]) -> None:
         super().__init__(result)
         self.result = result
 

@@ -39,7 +39,6 @@ from procreactor.apps.commands import Command
 from procreactor.apps.planning import Plan, Planner
 from procreactor.loop.eventloop import READ, EventLoop, Watch
 from procreactor.loop.timers import Timer, TimerState
-from procreactor.model import ExitStatus
 from procreactor.transport.collected import CollectedChild, Sink
 from procreactor.transport.pool import ChildPool, Ended, thread_count
 from procreactor.transport.trees import Forest, Tree
@@ -344,13 +343,16 @@ class Engine(Generic[S]):
         self._on_start(task)
         try:
             plan = task.plan = self._planner.plan(task.command)
+            spec = plan.spec
+            if self._forest is not None:
+                task.tree = self._forest.plant(spec)
+                spec = task.tree.spec
         except OSError as error:
+            self._clear(task)
             heapq.heappush(self._free_slots, task.slot)
             self._over.append(Done(task, None, error))
             return
-        if self._forest is not None:
-            task.tree = self._forest.plant(plan.spec)
-        self._tasks[self._pool.submit(plan.spec, plan.data)] = task
+        self._tasks[self._pool.submit(spec, plan.data)] = task
 
     def _take_slot(self) -> int:
         if self._free_slots:
@@ -398,9 +400,9 @@ class Engine(Generic[S]):
             return
         before_s = time.monotonic() - timeout_s
         for task in list(self._tasks.values()):
-            if task.child is not None and task.command.timeout_s is None:
-                if task.begun_s < before_s and not task.is_stopping:
-                    self._on_timeout(task)
+            is_late = task.child is not None and task.begun_s < before_s
+            if is_late and task.command.timeout_s is None and not task.is_stopping:
+                self._on_timeout(task)
 
     def _on_timeout(self, task: Task) -> None:
         task.timed_out = True

@@ -82,6 +82,8 @@ class Planner:
     def plan(self, command: Command) -> Plan:
         """Return the plan of one start of *command*; the caller closes it."""
         argv = command.argv
+        if isinstance(argv, str | bytes):
+            raise TypeError(f"argv must be a list or tuple of str or bytes, not {argv!r}")
         if not argv:
             raise ValueError("argv must have at least the program")
         program = encode_path(argv[0], "argv[0]")

@@ -25,7 +25,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 
@@ -34,7 +34,6 @@ from procreactor.apps.engine import Done, Engine, Policy, Task
 from procreactor.apps.halt import Decision, HaltPolicy, parse_halt
 from procreactor.apps.planning import Planner
 from procreactor.apps.settings import ManyOptions, RunOptions, Settings
-from procreactor.streams.collect import Collector
 from procreactor.transport.trees import Forest, TreeLimits
 
 __all__ = ["DRAIN_S", "Results", "run", "run_many"]
@@ -98,9 +97,9 @@ def run(
     command = Command(argv, input, stdin=stdin, stdout=stdout, stderr=stderr)
     with Results([command], settings, most_at_once=1) as results:
         result = next(results)
-    if result.error is not None:
-        raise result.error
-    return result.check() if check else result
+    if check or result.error is not None:
+        result.check()
+    return result
 
 
 @overload
@@ -151,7 +150,7 @@ class Results(Generic[T]):
         self._planner = _new_planner(settings)  # which says what is wrong, before the first result
         self._planner.close()
         self._epoch_s = 0.0
-        self._results = self._run()
+        self._results: Generator[Result[T], None, None] = self._run()
 
     def __iter__(self) -> Iterator[Result[T]]:
         """Itself."""
@@ -178,7 +177,7 @@ class Results(Generic[T]):
         """Kill what still runs; no process, fd or thread of it is left. Idempotent."""
         self._results.close()
 
-    def _run(self) -> Iterator[Result[T]]:
+    def _run(self) -> Generator[Result[T], None, None]:
         self._epoch_s = time.time() - time.monotonic()
         self._planner = _new_planner(self._settings)
         forest = None

@@ -129,9 +129,7 @@ class Settings:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(
-                    f"{function}() got an unexpected keyword argument {name!r}{hint}"
-                )
+                raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
         return cls(**options)  # type: ignore[arg-type]
 
     @property

@@ -26,7 +26,7 @@ from functools import partial
 from typing import NamedTuple
 
 from procreactor.core import binding
-from procreactor.core.binding import GATHERED_OVER, Result, SpawnerThreads, Span
+from procreactor.core.binding import GATHERED_OVER, Result, Span, SpawnerThreads
 from procreactor.errors import SpawnError
 from procreactor.kernel.children import Child
 from procreactor.model import ExitStatus, SpawnSpec

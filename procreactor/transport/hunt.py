@@ -156,9 +156,11 @@ class Hunt:
         found: dict[int, ProcessRow] = {}
         for pid, voucher in find_kin(rows, seeds, self._foreign).items():
             row = rows[pid]
-            if voucher is None or self._is_known(row):
-                found[pid] = row
-            elif voucher in found and self._is_vouched(row, found[voucher]):
+            if (
+                voucher is None
+                or self._is_known(row)
+                or (voucher in found and self._is_vouched(row, found[voucher]))
+            ):
                 found[pid] = row
         self._known.update((row.pid, row.started) for row in found.values())
         return list(found.values())

@@ -36,7 +36,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from procreactor.errors import SpawnError, spawn_error
+from procreactor.errors import spawn_error
 from procreactor.kernel import cgroups, children, processes
 from procreactor.kernel.cgroups import Cgroup, Home
 from procreactor.model import SpawnSpec

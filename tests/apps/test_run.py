@@ -416,9 +416,7 @@ def test_halt_soon_starts_no_more() -> None:
 
 
 def test_halt_now_stops_what_runs() -> None:
-    results = list(
-        run_many([["sleep", "1000"], ["false"], ["true"]], jobs=2, halt="now,fail=1")
-    )
+    results = list(run_many([["sleep", "1000"], ["false"], ["true"]], jobs=2, halt="now,fail=1"))
     assert {result.index: result.signal_name for result in results} == {0: "SIGTERM", 1: None}
 
 
@@ -523,7 +521,9 @@ def test_the_typed_options_are_those_of_the_settings() -> None:
 
 
 def test_the_face_of_the_package_has_what_it_promises() -> None:
-    assert {"run", "run_many", "Result", "Command", "CommandError", "Limits"} <= set(dir(procreactor))
+    assert {"run", "run_many", "Result", "Command", "CommandError", "Limits"} <= set(
+        dir(procreactor)
+    )
     assert len(procreactor.__all__) <= 25
     for name in procreactor.__all__:
         assert getattr(procreactor, name) is not None
@@ -557,4 +557,3 @@ def test_warnings_are_errors_and_there_are_none() -> None:
     )
     result = run([sys.executable, "-X", "dev", "-W", "error", "-c", script], text=True)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
-

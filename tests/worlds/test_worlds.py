@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from seccomp import needs_seccomp
-
 from worlds.catalogue import World, worlds
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -46,7 +46,6 @@ Step = Record | Nothing
 """What comes out of a room's iterator at each turn."""
 
 
-
 # --- Items ----------------------------------------------------------------------------------------
 
 

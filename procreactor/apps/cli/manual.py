@@ -78,7 +78,10 @@ _DIFFERENCES = (
 )
 
 _EXAMPLES = (
-    ("Compress all logs, four at a time:", "find . -name '*.log' -print0 | procreactor run -0 -j4 gzip"),
+    (
+        "Compress all logs, four at a time:",
+        "find . -name '*.log' -print0 | procreactor run -0 -j4 gzip",
+    ),
     ("All combinations:", "procreactor run echo {1}-{2} ::: a b ::: 1 2 3"),
     ("Through a shell:", "procreactor run --shell 'sort {} > {.}.sorted' ::: *.txt"),
     (

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from procreactor.apps.cli.halt import NEVER, Halt
 from procreactor.apps.cli.plan import STANDARD_INPUT, InputPlan, Source
 from procreactor.apps.cli.table import BY_NAME, Option
 from procreactor.apps.cli.values import DEFAULT_TERMSEQ, Jobs, Load, Step, Timeout
+from procreactor.apps.halt import NEVER, Halt
 
 __all__ = ["OptionError", "Options", "parse"]
 

@@ -34,8 +34,8 @@ from typing import Any
 from procreactor.apps.cli import exits
 from procreactor.apps.cli.admission import AdmissionPolicy, read_load, read_memory
 from procreactor.apps.cli.inputs import InputError
-from procreactor.apps.cli.jobs import Job, JobSource, Sink
 from procreactor.apps.cli.joblog import LOCAL_HOST, JobLog, JobLogError, read_log
+from procreactor.apps.cli.jobs import Job, JobSource, Sink
 from procreactor.apps.cli.options import Options
 from procreactor.apps.cli.output import OutputClosed, OutputWriter
 from procreactor.apps.cli.progress import ProgressState
@@ -167,7 +167,9 @@ class Session:
         )
         timeout: float | Callable[[], float | None] | None = None
         if options.timeout is not None:
-            timeout = self._percent_timeout if options.timeout.is_percent else options.timeout.number
+            timeout = (
+                self._percent_timeout if options.timeout.is_percent else options.timeout.number
+            )
         in_sequence = options.halt != NEVER or options.xargs_exit or source.uses_slot
         return Policy(
             jobs,

@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from procreactor.apps.cli import halt, values
+from procreactor.apps import halt
+from procreactor.apps.cli import values
 
 __all__ = ["BY_NAME", "GROUPS", "OPTIONS", "Option"]
 
@@ -221,7 +222,12 @@ OPTIONS = (
         " many as possible. The default is 100%",
     ),
     _taking(
-        "--delay", "delay_s", "TIME", values.seconds, JOBS, "Wait so long from one start to the next"
+        "--delay",
+        "delay_s",
+        "TIME",
+        values.seconds,
+        JOBS,
+        "Wait so long from one start to the next",
     ),
     _taking(
         "--load",
@@ -282,9 +288,7 @@ OPTIONS = (
         OUTPUT,
         "Do not come between the jobs and the output: they write to it themselves",
     ),
-    _flag(
-        "-k --keep-order", "keep_order", True, OUTPUT, "Print output in the order of the input"
-    ),
+    _flag("-k --keep-order", "keep_order", True, OUTPUT, "Print output in the order of the input"),
     _flag("--tag", "tag", True, OUTPUT, "Begin each line of output with the values and a tab"),
     _taking(
         "--tagstring",

@@ -23,14 +23,19 @@ def test_the_help_has_every_option_and_fits_a_terminal() -> None:
 def test_the_man_page_has_every_option() -> None:
     page = man_page("1.2.3").replace(r"\-", "-")
     assert [name for name in NAMES if rf"\fB{name}\fR" not in page] == []
-    assert 'procreactor 1.2.3' in page
+    assert "procreactor 1.2.3" in page
 
 
 def formatted(page: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     file = tmp_path / "procreactor-run.1"
     file.write_text(page, encoding="utf-8")
     command = ["man", "--warnings=w", "-E", "UTF-8", "-l", str(file)]
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANPAGER": "cat", "MANWIDTH": "80"}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "MANPAGER": "cat",
+        "MANWIDTH": "80",
+    }
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 

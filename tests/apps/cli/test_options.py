@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from procreactor.apps.cli.halt import parse_halt
 from procreactor.apps.cli.options import OptionError, Options, parse
 from procreactor.apps.cli.plan import InputPlan, Source
 from procreactor.apps.cli.table import BY_NAME, GROUPS, OPTIONS
 from procreactor.apps.cli.values import DEFAULT_TERMSEQ, Jobs, Load, Step, Timeout
+from procreactor.apps.halt import parse_halt
 
 STDIN = Source(path=b"-")
 
@@ -110,7 +110,10 @@ INPUTS: list[tuple[str, dict[str, Any]]] = [
     ("c ::: a :::: - ::: b", {"sources": (Source((b"a",)), STDIN, Source((b"b",)))}),
     ("-d ::: c", {"delimiter": b":::"}),
     ("--arg-sep ,, c ,, a", {"sources": (Source((b"a",)),)}),
-    ("--arg-file-sep ,, c ,, f ,,+ g", {"sources": (Source(path=b"f"), Source(path=b"g", linked=True))}),
+    (
+        "--arg-file-sep ,, c ,, f ,,+ g",
+        {"sources": (Source(path=b"f"), Source(path=b"g", linked=True))},
+    ),
 ]
 
 
