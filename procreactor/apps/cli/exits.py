@@ -24,7 +24,7 @@ from __future__ import annotations
 import errno
 from typing import Final, NamedTuple
 
-from procreactor.apps.cli.halt import Halt
+from procreactor.apps.halt import Halt
 from procreactor.model import ExitStatus
 
 __all__ = [

@@ -59,9 +59,7 @@ def test_linked_sources_go_side_by_side(sources: list[list[bytes]]) -> None:
 @given(st.lists(items, min_size=1, max_size=4))
 def test_linked_round_the_shorter_begin_anew(sources: list[list[bytes]]) -> None:
     longest = max(map(len, sources)) if all(sources) else 0
-    expected = [
-        tuple(source[turn % len(source)] for source in sources) for turn in range(longest)
-    ]
+    expected = [tuple(source[turn % len(source)] for source in sources) for turn in range(longest)]
     assert list(combine.linked_round([iter(source) for source in sources])) == expected
 
 
@@ -83,9 +81,7 @@ def endless() -> Iterator[bytes]:
 
 def test_an_endless_first_source_is_not_read_ahead() -> None:
     first = endless()
-    crossed = combine.crossed(
-        [combine.singles(first), Replayed(combine.singles([b"a", b"b"]))]
-    )
+    crossed = combine.crossed([combine.singles(first), Replayed(combine.singles([b"a", b"b"]))])
     assert list(itertools.islice(crossed, 4)) == [
         (b"0", b"a"),
         (b"0", b"b"),

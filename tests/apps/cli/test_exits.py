@@ -8,7 +8,7 @@ import pytest
 
 from procreactor.apps.cli import exits
 from procreactor.apps.cli.exits import XargsVerdict
-from procreactor.apps.cli.halt import NEVER, parse_halt
+from procreactor.apps.halt import NEVER, parse_halt
 from procreactor.model import ExitStatus
 
 

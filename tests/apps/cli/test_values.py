@@ -34,7 +34,9 @@ def test_jobs(text: str, cpus: int, jobs: int | None) -> None:
     assert values.jobs(text).resolve(cpus) == jobs
 
 
-@pytest.mark.parametrize("text", ["", "x", "1.5", "0%", "-5%", "+5%", "%", "1e3", "++1", "0x1", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "1.5", "0%", "-5%", "+5%", "%", "1e3", "++1", "0x1", "٣"]
+)
 def test_no_jobs(text: str) -> None:
     with pytest.raises(ValueError, match="percentage of the CPUs"):
         values.jobs(text)
@@ -143,7 +145,9 @@ def test_termseq(text: str, steps: tuple[Step, ...]) -> None:
     assert values.termseq(text) == steps
 
 
-@pytest.mark.parametrize("text", ["", "TERM,", "NOPE", "TERM,x", "TERM,-1", "0", "65", ",5", "200,TERM"])
+@pytest.mark.parametrize(
+    "text", ["", "TERM,", "NOPE", "TERM,x", "TERM,-1", "0", "65", ",5", "200,TERM"]
+)
 def test_no_termseq(text: str) -> None:
     with pytest.raises(ValueError, match=r"such as TERM,200,KILL"):
         values.termseq(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from procreactor.apps.cli.halt import NEVER, Decision, Halt, HaltPolicy, parse_halt
+from procreactor.apps.halt import NEVER, Decision, Halt, HaltPolicy, parse_halt
 
 GO_ON, SOON, NOW = Decision.GO_ON, Decision.SOON, Decision.NOW
 
