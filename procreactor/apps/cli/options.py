@@ -87,7 +87,7 @@ class Options:
     """``"jsonl"``, ``"csv"``, ``"tsv"`` or ``"directory"``, where there are *results*."""
 
     progress: str = ""
-    """``"bar"``, ``"eta"``, ``"progress"``, ``"live"`` or ``"none"``; nothing: as suits a terminal."""
+    """``"bar"``, ``"eta"``, ``"progress"``, ``"live"``, ``"none"``; or nothing: whatever suits."""
 
     show: str = ""
     """``"help"``, ``"version"``, ``"man"`` or ``"completion SHELL"``: print it, and no more."""

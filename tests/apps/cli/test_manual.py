@@ -1,4 +1,4 @@
-"""The man page, the help and the completions: they name all options, and their readers take them."""
+"""The man page, the help and the completions: they name all options, their readers take them."""
 
 from __future__ import annotations
 
