@@ -1,4 +1,4 @@
-"""Pure: when to stop before the input ends (``--halt``).
+"""Pure: when many jobs stop before their input ends (``--halt``).
 
 The rules of the room, GNU parallel's:
 

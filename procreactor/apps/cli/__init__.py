@@ -7,7 +7,7 @@ The rooms, in the order in which a command line passes through them:
 * `plan`, `inputs`, `combine`: files, standard input and ``:::`` become records, each a tuple of
   values.
 * `template`: the command's words and a record become the argv of one child.
-* `halt`, `exits`: when to stop, and with which exit status.
+* `exits`: with which exit status it ends. When it stops is `procreactor.apps.halt`'s to say.
 
 Only `inputs` reads anything; the others are pure.
 """

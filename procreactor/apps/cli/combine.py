@@ -6,8 +6,8 @@ source. A job gets one record, or the values of several in a row (-n).
 The rules of the room:
 
 * Lazy: no more is taken from a source than the next record needs. Of several sources the first is
-  never kept, however long it is; the others are, because they are gone through again for each record
-  before them. An endless one among those is never gone through twice.
+  never kept, however long it is; the others are, because they are gone through again for each
+  record before them. An endless one among those is never gone through twice.
 * The order is that of nested loops, the last source the innermost, as in GNU parallel.
 * ``WOULD_BLOCK`` among the items means "nothing yet". It comes out where it went in, between two
   records, and none is lost by it.

@@ -1,8 +1,8 @@
 """From a plan of sources to the values of each job, read as they are asked for.
 
-Facts (read(2), pipe(7)): a read from a pipe gives what is there, down to a byte, and waits only when
-there is nothing; 64 KiB is what a pipe holds. So a record is handed out as soon as its delimiter has
-come, and a fast producer costs one read and one split per 64 KiB.
+Facts (read(2), pipe(7)): a read from a pipe gives what is there, down to a byte, and waits only
+when there is nothing; 64 KiB is what a pipe holds. So a record is handed out as soon as its
+delimiter has come, and a fast producer costs one read and one split per 64 KiB.
 
 * Items are lines, without their newline; the newline of the last may be missing. Nothing else is
   special: no quotes, no backslashes, no blanks (xargs takes those apart, unless -0 or -d is given;

@@ -26,14 +26,14 @@ COMMANDS = {
 """The sub-commands, and what is said of each."""
 
 _USAGE = (
-    "procreactor run [options] [--] command [arg ...] [::: item ...] [:::+ item ...] [:::: file ...]"
-    " [::::+ file ...]"
+    "procreactor run [options] [--] command [arg ...] [::: item ...] [:::+ item ...]"
+    " [:::: file ...] [::::+ file ...]"
 )
 
 _INTRODUCTION = (
-    "Run the command once for each item of input, as many at a time as there are CPUs, with the item"
-    " put where {} stands, or at the end. Items are the lines of standard input, unless files (-a,"
-    " ::::) or words (:::) are given.",
+    "Run the command once for each item of input, as many at a time as there are CPUs, with the"
+    " item put where {} stands, or at the end. Items are the lines of standard input, unless files"
+    " (-a, ::::) or words (:::) are given.",
     "The command is executed directly. No shell takes part unless --shell is given, so that an item"
     " is always one argument, whatever is in it. Options end where the command begins.",
     "Several sources of input are crossed: each item of the first is taken with each of the second,"
@@ -69,7 +69,8 @@ _MORE_ON_EXITS = (
 
 _DIFFERENCES = (
     "From GNU parallel: there is no shell unless asked for; a source without items makes a product"
-    " without jobs, not one with an empty value; within a word {} is never repeated word by word;"
+    " without jobs, not one with an empty value; a word with {} in it is one argument,"
+    " even where {} stands for several items;"
     " a value is quoted for --shell also at the beginning of the command; options are not read from"
     " the environment or from files; regular expressions are Python's.",
     "From xargs: items are lines, in which quotes, backslashes and blanks mean nothing; a job gets"

@@ -1,6 +1,7 @@
 """Pure: the arguments of ``procreactor run`` become `Options`, or one line that says what is wrong.
 
-    run [options] [--] command [arg ...] [::: item ...] [:::+ item ...] [:::: file ...] [::::+ file ...]
+    run [options] [--] command [arg ...] [::: item ...] [:::+ item ...] [:::: file ...]
+        [::::+ file ...]
 
 * Options end at the first word that is none, which is the command; all that follows belongs to it,
   up to the first of ``:::``, ``:::+``, ``::::`` and ``::::+``. ``--`` ends options as well, for a
@@ -18,14 +19,18 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from procreactor.apps.cli.plan import STANDARD_INPUT, InputPlan, Source
 from procreactor.apps.cli.table import BY_NAME, Option
-from procreactor.apps.cli.values import DEFAULT_TERMSEQ, Jobs, Load, Step, Timeout
+from procreactor.apps.cli.values import DEFAULT_JOBS, DEFAULT_TERMSEQ, Jobs, Load, Step, Timeout
 from procreactor.apps.halt import NEVER, Halt
 
 __all__ = ["OptionError", "Options", "parse"]
+
+
+RESULTS_KINDS: Final = {b".jsonl": "jsonl", b".json": "jsonl", b".csv": "csv", b".tsv": "tsv"}
+"""What ``--results`` writes, by how its name ends; anything else is a directory."""
 
 
 class OptionError(ValueError):
@@ -39,11 +44,11 @@ class Options:
     command: tuple[bytes, ...] = ()
     """May be empty with `shell`, where each item is a command, and with ``retry-failed``."""
 
-    input: InputPlan = field(default_factory=InputPlan)
+    plan: InputPlan = field(default_factory=InputPlan)
     marker: bytes = b"{}"
     shell: bool = False
 
-    jobs: Jobs = Jobs(100, "%")
+    jobs: Jobs = DEFAULT_JOBS
     delay_s: float = 0.0
     load: Load | None = None
     memfree_bytes: int | None = None
@@ -79,13 +84,13 @@ class Options:
 
     results: bytes | None = None
     results_kind: str = ""
-    """``"jsonl"``, ``"csv"`` or ``"directory"``, where there are *results*."""
+    """``"jsonl"``, ``"csv"``, ``"tsv"`` or ``"directory"``, where there are *results*."""
 
     progress: str = ""
-    """``"bar"``, ``"eta"``, ``"progress"``, ``"none"``; or nothing: whatever suits a terminal."""
+    """``"bar"``, ``"eta"``, ``"progress"``, ``"live"``, ``"none"``; or nothing: whatever suits."""
 
     show: str = ""
-    """``"help"``, ``"version"``, ``"man"`` or ``"completion SHELL"``: to be printed, and no more."""
+    """``"help"``, ``"version"``, ``"man"`` or ``"completion SHELL"``: print it, and no more."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -102,7 +107,7 @@ def parse(arguments: Sequence[str]) -> Options:
     sources = _sources(found.pop("arg_files", []), groups, separators)
     plan = _input_plan(found, sources)
     _finish(found)
-    options = Options(command=tuple(map(os.fsencode, command)), input=plan, **found)
+    options = Options(command=tuple(map(os.fsencode, command)), plan=plan, **found)
     if not command and not options.shell and options.resume != "retry-failed":
         raise OptionError("no command given; with --shell each item of the input is one")
     return options
@@ -309,5 +314,9 @@ def _finish(found: dict[str, Any]) -> None:
     if joblog.startswith(b"+"):
         found["joblog"], found["joblog_is_added_to"] = joblog[1:], True
     if "results" in found:
-        suffix = os.fsdecode(found["results"]).rpartition(".")[2]
-        found["results_kind"] = suffix if suffix in ("jsonl", "csv") else "directory"
+        found["results_kind"] = _results_kind(found["results"])
+
+
+def _results_kind(path: bytes) -> str:
+    _, dot, suffix = path.rpartition(b".")
+    return RESULTS_KINDS.get(dot + suffix, "directory")

@@ -1,5 +1,6 @@
-"""Pure: the options of ``procreactor run``, one row each. Parser, help, man page and completions are
-all made of this table.
+"""Pure: the options of ``procreactor run``, one row each.
+
+Parser, help, man page and completions are all made of this table.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Option(NamedTuple):
     """Sentences, without a full stop at the end of the last."""
 
     words: tuple[str, ...] = ()
-    """What the value may be or begin with, for completion; ``<file>`` and ``<directory>`` as well."""
+    """What the value may be or begin with, for completion; or ``<file>``, or ``<directory>``."""
 
     many: bool = False
     """Whether each use adds to the ones before; otherwise the last one counts."""
@@ -382,13 +383,20 @@ OPTIONS = (
         "DIR",
         _path,
         BOOKS,
-        "Save the output of each job in a directory of its own in DIR, or as a row of a FILE.jsonl"
-        " or FILE.csv",
+        "Save the output of each job in a directory of its own in DIR, or as a row of a FILE that"
+        " ends in .jsonl, .json, .csv or .tsv",
         FILE,
     ),
     _flag("--bar", "progress", "bar", PROGRESS, "Show a bar of how much is done"),
     _flag("--eta", "progress", "eta", PROGRESS, "Show how long it will still take"),
     _flag("--progress", "progress", "progress", PROGRESS, "Show how many jobs run and have run"),
+    _flag(
+        "--live",
+        "progress",
+        "live",
+        PROGRESS,
+        "Show the jobs that run, live; needs the extra rich: pip install 'procreactor[rich]'",
+    ),
     _flag(
         "--no-progress",
         "progress",

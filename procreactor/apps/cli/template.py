@@ -15,13 +15,14 @@ The rules of the room:
 * No shell comes near, unless asked for: a word with nothing to replace is passed on as the very
   object it was, and a value is never split, quoted or looked at.
 * A word that is ``{}`` alone (or ``{.}``, ``{/}`` ...) becomes one argument per value, as in xargs.
-  Within a word the values stand joined by a space, as in GNU parallel. ``{n}`` is always one value;
-  one that is not there is empty.
+  Within a word the values stand joined by a space, and it stays one argument. (GNU parallel joins
+  them too, but its shell splits the word there.) ``{n}`` is always one value; one that is not there
+  is empty.
 * A command that says none of these gets ``{}`` as its last word, whatever marker -I chose. (With
-  -I, xargs appends nothing; GNU parallel does, and so do we: one rule.) ``{#}`` and ``{%}`` alone do
-  count as saying something, as in GNU parallel.
-* With ``shell=True`` the words, joined by spaces, are a program for /bin/sh, and each value in it is
-  quoted. Without any word the values are the program, and stand as they are.
+  -I, xargs appends nothing; GNU parallel does, and so do we: one rule.) ``{#}`` and ``{%}`` alone
+  do count as saying something, as in GNU parallel.
+* With ``shell=True`` the words, joined by spaces, are a program for /bin/sh, and each value in it
+  is quoted. Without any word the values are the program, and stand as they are.
 * Parsed once. A `render` of a simple command is about a microsecond: the words that stay are
   copied in one go, and a word with values in it is one ``%`` of bytes.
 """
@@ -188,9 +189,9 @@ def _unchanged(value: bytes) -> bytes:
 
 
 def _without_extension(value: bytes) -> bytes:
-    """Cut the last dot of the last part and what follows; a dot at the very end is no extension."""
+    """Cut the last dot of the last part and what follows, be it nothing, as GNU parallel does."""
     dot = value.rfind(b".")
-    if dot < 0 or dot == len(value) - 1 or value.find(b"/", dot) >= 0:
+    if dot < 0 or value.find(b"/", dot) >= 0:
         return value
     return value[:dot]
 

@@ -11,6 +11,7 @@ import signal
 from typing import Final, NamedTuple
 
 __all__ = [
+    "DEFAULT_JOBS",
     "DEFAULT_TERMSEQ",
     "Jobs",
     "Load",
@@ -42,6 +43,9 @@ class Jobs(NamedTuple):
         if self.unit == "+":
             return max(cpus + int(self.number), 1)
         return max(int(cpus * self.number / 100), 1)
+
+
+DEFAULT_JOBS: Final = Jobs(100, "%")
 
 
 class Load(NamedTuple):
@@ -108,7 +112,7 @@ def load(text: str) -> Load:
     return Load(float(text.rstrip("%")), text.endswith("%"))
 
 
-_UNIT_BYTES = {
+_UNIT_BYTES: dict[str, int] = {
     "": 1,
     **{letter: 1024 ** (power + 1) for power, letter in enumerate("KMGTP")},
     **{letter: 1000 ** (power + 1) for power, letter in enumerate("kmgtp")},
@@ -205,7 +209,7 @@ _ESCAPE = re.compile(rb"\\(?:([abfnrtve\\])|x([0-9A-Fa-f]{1,2})|([0-7]{1,3})|(.?
 
 
 def delimiter(text: bytes) -> bytes:
-    r"""Return *text* with its escapes read: ``\n``, ``\t``, ``\0``, ``\xHH``, ``\NNN`` and so on."""
+    r"""Return *text* with its escapes read: ``\n``, ``\t``, ``\0``, ``\xHH``, ``\NNN`` ..."""
     expected = r"one or more bytes, also as \n, \t, \0, \xHH or \NNN; -0 is short for \0"
 
     def byte(match: re.Match[bytes]) -> bytes:

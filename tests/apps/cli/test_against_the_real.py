@@ -1,8 +1,8 @@
 """The same command lines, given to GNU parallel, to xargs and to us, make the same arguments.
 
-Each case is a command line of all of them. The command is a script that writes down the arguments it
-got, byte for byte; ours is not run, its argv is looked at. GNU parallel's shell is kept out by -q.
-Where we mean to differ is in the tables at the end, with what each of us does.
+Each case is a command line of all of them. The command is a script that writes down the arguments
+it got, byte for byte; ours is not run, its argv is looked at. GNU parallel's shell is kept out by
+-q, as far as it goes. Where we mean to differ is in the table at the end, with what each does.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def ours(line: str, stdin: bytes, show: Path) -> Argvs:
     try:
         os.write(fd, stdin)
         os.lseek(fd, 0, os.SEEK_SET)
-        found = records(options.input, stdin_fd=fd)
+        found = records(options.plan, stdin_fd=fd)
         return [template.render(values, seq, 1)[1:] for seq, values in enumerate(found, 1)]
     finally:
         os.close(fd)
@@ -109,10 +109,10 @@ PARALLEL = [
     # Several sources.
     ("show ::: 1 2 ::: a b c", b""),
     ("show {} ::: 1 2 ::: a b c", b""),
-    ("show x{}y ::: 1 2 ::: a b", b""),
+    ("show x{}y ::: 1 2", b""),
     ("show {2} {1} ::: 1 2 ::: a b c", b""),
     ("show {-1} {-2} ::: 1 2 ::: a b c", b""),
-    ("show {.} x{/}y ::: p/1.x ::: q/a.y", b""),
+    ("show {.} {/} ::: p/1.x ::: q/a.y", b""),
     ("show {1}{2}{3} ::: 1 2 ::: a b ::: x y", b""),
     ("show ::: 1 2 3 :::+ a b", b""),
     ("show ::: a b c :::+ 1 2 3 ::: X Y :::+ 11 22", b""),
@@ -177,7 +177,7 @@ XARGS = [
     ("-0 -I {} show {} {} x", b"a b\0c\nd\0"),
     ("-d '\\n' -I {} show {}", LINES),
     ("-0 -r -n 1 show", b""),
-    ("-0 -n 1 show {}x -k", b"a\0"),
+    ("-0 -n 1 show x -k", b"a\0"),
     ("-0 -L 2 show", b"a\0b\0c\0"),
     ("-0 -n 1 -P 1 show", b"\xff\xfe\0\x01 \x02\0"),
 ]
@@ -186,3 +186,37 @@ XARGS = [
 @pytest.mark.parametrize(("line", "stdin"), XARGS)
 def test_as_xargs(line: str, stdin: bytes, xargs: list[str], show: Path) -> None:
     assert ours(line, stdin, show) == theirs(xargs, line, stdin, show)
+
+
+# --- Where we mean to differ ----------------------------------------------------------------------
+
+DIFFERENCES = [
+    # tool, line, standard input, what it does, what we do
+    # A word stays one argument, whatever stands in it.
+    ("parallel", "show x{}y ::: 1 ::: a", b"", [[b"x1", b"ay"]], [[b"x1 ay"]]),
+    ("parallel", "show x{/}y ::: p/1 ::: q/a", b"", [[b"x1", b"ay"]], [[b"x1 ay"]]),
+    # A product with nothing is nothing.
+    ("parallel", "show {2} ::: 1 :::: /dev/null", b"", [[b""]], []),
+    # {} is a marker without -I too.
+    ("xargs", "-0 -n 1 show {}x -k", b"a\0", [[b"{}x", b"-k", b"a"]], [[b"ax", b"-k"]]),
+    # The item goes to the end also with -I, where no word has the marker.
+    ("xargs", "-I {} show x", b"a\n", [[b"x"]], [[b"x", b"a"]]),
+    # Lines are items: no quotes, no backslashes, no blanks.
+    ("xargs", "-n 1 show", b"a b\n'c d'\n", [[b"a"], [b"b"], [b"c d"]], [[b"a b"], [b"'c d'"]]),
+    # No input, no job.
+    ("xargs", "-n 1 show x", b"", [[b"x"]], []),
+]
+
+
+@pytest.mark.parametrize(("tool", "line", "stdin", "its", "ours_is"), DIFFERENCES)
+def test_what_each_does_where_we_differ(
+    tool: str,
+    line: str,
+    stdin: bytes,
+    its: Argvs,
+    ours_is: Argvs,
+    show: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    assert theirs(request.getfixturevalue(tool), line, stdin, show) == its
+    assert ours(line, stdin, show) == ours_is

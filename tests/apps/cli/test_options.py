@@ -68,11 +68,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("--jl log --resume-failed c", {"joblog": b"log", "resume": "resume-failed"}),
     ("--results d.x c", {"results": b"d.x", "results_kind": "directory"}),
     ("--results jsonl c", {"results": b"jsonl", "results_kind": "directory"}),
+    ("--results a.csv/d c", {"results": b"a.csv/d", "results_kind": "directory"}),
     ("--results o/a.jsonl c", {"results": b"o/a.jsonl", "results_kind": "jsonl"}),
+    ("--results a.json c", {"results": b"a.json", "results_kind": "jsonl"}),
     ("--results a.csv c", {"results": b"a.csv", "results_kind": "csv"}),
+    ("--results a.tsv c", {"results": b"a.tsv", "results_kind": "tsv"}),
     ("--bar c", {"progress": "bar"}),
     ("--eta c", {"progress": "eta"}),
     ("--progress c", {"progress": "progress"}),
+    ("--live c", {"progress": "live"}),
     ("--bar --no-progress c", {"progress": "none"}),
     ("-- c", {}),
 ]
@@ -120,8 +124,8 @@ INPUTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("line", "expected"), INPUTS)
 def test_where_the_input_comes_from(line: str, expected: dict[str, Any]) -> None:
     options = read(line)
-    assert options == Options(command=(b"c",), input=InputPlan(**expected))
-    assert options.input.reads_standard_input == (STDIN in options.input.sources)
+    assert options == Options(command=(b"c",), plan=InputPlan(**expected))
+    assert options.plan.reads_standard_input == (STDIN in options.plan.sources)
 
 
 def test_the_separators_of_others_belong_to_the_command() -> None:
@@ -146,8 +150,8 @@ def test_bytes_that_are_no_text_are_kept() -> None:
     raw = b"\xff\xfe".decode("utf-8", "surrogateescape")
     options = parse(["-d", raw, "-I", raw, "c", raw, ":::", raw])
     assert options.command == (b"c", b"\xff\xfe")
-    assert options.marker == options.input.delimiter == b"\xff\xfe"
-    assert options.input.sources == (Source((b"\xff\xfe",)),)
+    assert options.marker == options.plan.delimiter == b"\xff\xfe"
+    assert options.plan.sources == (Source((b"\xff\xfe",)),)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +245,7 @@ def test_each_option_has_a_group_a_help_and_a_long_name() -> None:
 
 
 def test_each_field_of_the_options_is_set_by_an_option() -> None:
-    made = {"command", "input", "joblog_is_added_to", "results_kind"}
+    made = {"command", "plan", "joblog_is_added_to", "results_kind"}
     known = {one.name for kind in (Options, InputPlan) for one in fields(kind)} - made
     set_otherwise = {"sources", "batch", "continue_lines"}
     put_together = {"arg_files", "max_args", "max_lines", "item_separator", "file_separator"}
