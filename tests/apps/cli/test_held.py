@@ -178,7 +178,7 @@ def test_on_a_full_disk_the_directory_is_named_and_nothing_is_lost(tmp_path: Pat
 
 
 def test_more_pieces_than_one_call_takes_are_spilled() -> None:
-    assert held_module._IOV_MAX == os.sysconf("SC_IOV_MAX")
+    assert os.sysconf("SC_IOV_MAX") == held_module._IOV_MAX
     spill = Spill()
     holder = Held(spill)
     for number in range(3000):

@@ -200,7 +200,7 @@ def expected(acts: list[tuple[Any, ...]], keep_order: bool) -> tuple[bytes, byte
     ended = [seq for verb, seq, *_ in acts if verb == "finish"]
     streams = []
     for which in ("out", "err"):
-        said = {seq: b"" for seq in ended}
+        said = dict.fromkeys(ended, b"")
         for verb, seq, *rest in acts:
             if verb == which:
                 said[seq] += rest[0]
