@@ -203,8 +203,8 @@ LAZY = {
     ("procreactor", "__getattr__"),
     ("procreactor.apps.cli.views", "open_view"),
 }
-"""Where an import may hide: the reactor is made, and the package's names are fetched, on demand; the
-live view's library is an extra, and takes longer to import than most runs take."""
+"""Where an import may hide: the reactor is made, and the package's names are fetched, on demand;
+the live view's library is an extra, and takes longer to import than most runs take."""
 
 
 def test_no_import_hides_in_a_function() -> None:

@@ -225,7 +225,7 @@ class Held:
         return [part for _, part in self._parts if not isinstance(part, Extent)]
 
     def settle(self, extents: Iterator[Extent]) -> None:
-        """Have the parts that are in memory replaced by the next of *extents*, where they are now."""
+        """Have the parts in memory replaced by the next of *extents*, where they are now."""
         parts, self._parts = self._parts, []
         for fd, part in parts:
             self._add_extent(fd, part if isinstance(part, Extent) else next(extents))
@@ -272,7 +272,7 @@ def _open_nameless(directory: str) -> int:
 
 
 def _write_all(segment: _Segment, pieces: list[bytes | bytearray]) -> None:
-    """Write *pieces* at the segment's end, which moves on with what is written, also at an error."""
+    """Write *pieces* at the segment's end, which moves on with them, also at an error."""
     for batch in _batches(pieces):
         written = os.pwritev(segment.fd, batch, segment.end)
         segment.end += written

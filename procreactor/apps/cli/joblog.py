@@ -171,7 +171,7 @@ class ResumeState:
         return self._entry(seq) & 3 == _FAILED
 
     def should_run(self, seq: int, *, failed_again: bool) -> bool:
-        """Tell whether --resume runs job *seq*, or with *failed_again* whether --resume-failed does."""
+        """Tell whether --resume (with *failed_again*: --resume-failed) runs job *seq*."""
         entry = self._entry(seq) & 3
         return not entry or (failed_again and entry == _FAILED)
 

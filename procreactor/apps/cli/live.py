@@ -6,6 +6,8 @@ Facts about rich (13 and later):
 - A transient Live leaves nothing when it stops, and hides the cursor while it runs. So `clear` is
   a stop, and the next `draw` a new Live: what is written in between is in nobody's way.
 - A table longer than the terminal is cut; the jobs that have run longest are the first lines.
+- A Console asks the standard streams for the size, not the file it writes to. So it is told.
+- A bar does not end its line, unless it is in a table.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -25,6 +27,7 @@ from procreactor.apps.cli.terminal import REDRAW_S
 __all__ = ["LiveView"]
 
 _SHOWN_JOBS = 10
+_SIZE_OF_ANY = ConsoleDimensions(80, 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class LiveView:
         if not self._may_draw or now_s < self._next_s:
             return
         self._next_s = now_s + REDRAW_S
+        self._console.size = self._size()
         picture = self._picture(now_s)
         try:
             if self._live is None:
@@ -96,7 +100,19 @@ class LiveView:
         counts = Text(render_line(state, now_s, self._console.width), no_wrap=True)
         total = None if state.total is None else float(state.total)
         bar = ProgressBar(total=total, completed=state.done, animation_time=now_s)
-        return Group(bar, counts, self._table(now_s))
+        head = Table.grid(expand=True)
+        head.add_row(bar)
+        head.add_row(counts)
+        return Group(head, self._table(now_s))
+
+    def _size(self) -> ConsoleDimensions:
+        try:
+            size = os.get_terminal_size(self._file.fileno())
+        except OSError:
+            return _SIZE_OF_ANY
+        return ConsoleDimensions(
+            size.columns or _SIZE_OF_ANY.width, size.lines or _SIZE_OF_ANY.height
+        )  # 0: nobody has told the terminal its size
 
     def _table(self, now_s: float) -> Table:
         table = Table.grid(padding=(0, 1))

@@ -295,7 +295,7 @@ class OutputWriter:
             self.queued_bytes = 0
 
     def _write_pieces(self, fd: int) -> None:
-        """Write from the first pieces of the queue, which are for *fd*, as many as one call takes."""
+        """Write the first pieces of the queue, which are for *fd*, as many as one call takes."""
         pieces = []
         for to_fd, part in islice(self._queue, _IOV_MAX):
             if to_fd != fd or isinstance(part, Extent):

@@ -104,7 +104,7 @@ class RecordFile:
         return list(self._waiting)
 
     def close(self) -> None:
-        """Let go of the file; idempotent. OSError (EIO, ENOSPC on NFS); it is closed all the same."""
+        """Let go of the file; idempotent. OSError (NFS: EIO, ENOSPC); it is closed all the same."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             try:

@@ -4,9 +4,10 @@ Which one the name says: ``.jsonl`` or ``.json``, ``.csv``, ``.tsv``; any other 
 ``-.jsonl`` and the like are records on the standard output.
 
 **The tree** is GNU parallel's: ``DIR/1/value/stdout``, ``stderr`` and ``seq``, with a directory for
-the number (with --header the name) of each input source and one for the value, in which ``\\``, tab
-and ``/`` are written ``\\\\``, ``\\t`` and ``\\_``. Where DIR has replacement strings, the replaced name is
-the directory when it ends in ``/``, else the file for stdout, beside ``.err`` and ``.seq``. We differ:
+the number (with --header the name) of each input source and one for the value, in which ``\\``,
+tab and ``/`` are written ``\\\\``, ``\\t`` and ``\\_``. Where DIR has replacement strings, the
+replaced name is the directory when it ends in ``/``, else the file for stdout, beside ``.err`` and
+``.seq``. We differ:
 
 - ``seq`` is written when the job has ended, not when it starts: so it says that the others are
   whole, also after a SIGKILL, and `ResultSink.has` asks for it.
@@ -15,8 +16,8 @@ the directory when it ends in ``/``, else the file for stdout, beside ``.err`` a
 
 Output goes to the files as it comes, so its size does not matter.
 
-**CSV and TSV** are GNU parallel's: its nine columns, the values (V1, V2 ..., or their names), Stdout
-and Stderr, in bytes as they came.
+**CSV and TSV** are GNU parallel's: its nine columns, the values (V1, V2 ..., or their names),
+Stdout and Stderr, in bytes as they came.
 
 **JSON lines** are GNU parallel's .json: an object a line, with its names. A text that is not UTF-8
 is an object with its ``base64``, whatever stands there: ``{"base64": "/w=="}``. With a limit, what

@@ -38,7 +38,7 @@ class RunningMedian:
         insort(self._by_size, value)
 
     def median(self) -> float | None:
-        """Return the middle value (of an even number the mean of both), or None before the third."""
+        """Return the middle value (of an even number the mean of two), None before the third."""
         values = self._by_size
         if len(values) < _NEEDED:
             return None

@@ -51,12 +51,13 @@ def test_a_line_has_nine_columns(path: str) -> None:
 
 @needs_parallel
 def test_the_file_is_that_of_gnu_parallel_but_for_the_times(tmp_path: Path) -> None:
-    parallel(tmp_path, "--joblog", "log", "-j1", "printf %s", ":::", "a b", "c\td", "e\nf", "")
+    words = ["a b", "c\td", "e\nf", ""]  # -0: else a line feed is between two
+    parallel(tmp_path, "-0", "--joblog", "log", "-j1", "printf %s", ":::", *words)
     theirs = (tmp_path / "log").read_bytes()
     times = re.findall(rb":\t([\d.]+)\t *([\d.]+)\t", theirs)
     log = JobLog(str(tmp_path / "ours"), append=False)
-    for seq, (word, (start, run)) in enumerate(zip([b"a b", b"c\td", b"e\nf", b""], times), 1):
-        command = b"printf %s " + shellwords.quote(word)
+    for seq, (word, (start, run)) in enumerate(zip(words, times, strict=True), 1):
+        command = b"printf %s " + shellwords.quote(word.encode())
         log.record(seq, ":", float(start), float(run), 0, len(word), 0, 0, command)
     log.close()
     assert (tmp_path / "ours").read_bytes() == theirs
@@ -65,7 +66,7 @@ def test_the_file_is_that_of_gnu_parallel_but_for_the_times(tmp_path: Path) -> N
 @needs_parallel
 def test_gnu_parallels_log_tells_what_failed_and_how(tmp_path: Path) -> None:
     script = "test {} = 2 && exit 5; test {} = 3 && kill -9 $$; echo {}"
-    parallel(tmp_path, "--joblog", "log", "-j2", script, ":::", "1", "2", "3", "x\ny")
+    parallel(tmp_path, "-0", "--joblog", "log", "-j2", script, ":::", "1", "2", "3", "x\ny")
     state = read_log(str(tmp_path / "log"))
     assert (state.succeeded, state.failed) == (2, 2)
     assert [seq for seq in range(1, 7) if state.should_run(seq, failed_again=False)] == [5, 6]

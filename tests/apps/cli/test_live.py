@@ -57,6 +57,7 @@ def test_the_counts_and_the_running_jobs_are_shown(terminal: Ends) -> None:
     assert "1/4 done, 1 running, 0 failed" in shown
     assert re.search(r"7\s+2s\s+sleep 5", shown)
     assert "gone" not in shown
+    assert max(map(len, re.split(r"[\r\n]+", shown))) == 70, "as wide as this terminal"
     view.close()
 
 

@@ -57,8 +57,8 @@ def test_a_shell_reads_the_words_that_were_meant() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"a | b", b"a; b", b"a && b", b"a > b", b"$x", b"`x`", b"a *", b"a ?", b"[a]", b"a # b", b"~",
-        b"A=1 b", b"(a)", b"{ a; }", b'"$x"', b'"a', b"'a", b"a\nb", b"a\\", b"!a", b'"a\\n"',
+        b"a | b", b"a; b", b"a && b", b"a > b", b"$x", b"`x`", b"a *", b"a ?", b"[a]", b"a # b",
+        b"~", b"A=1 b", b"(a)", b"{ a; }", b'"$x"', b'"a', b"'a", b"a\nb", b"a\\", b"!a", b'"a\\n"',
     ],
 )  # fmt: skip
 def test_what_takes_a_shell_is_no_list_of_words(text: bytes) -> None:
