@@ -399,9 +399,7 @@ def _find_home(cgroups: str, controllers: Collection[str]) -> Home:
         raise
 
 
-def _refusal(
-    number: int, controllers: Collection[str], path: str | None, hint: str
-) -> SpawnError:
+def _refusal(number: int, controllers: Collection[str], path: str | None, hint: str) -> SpawnError:
     what = f"{', '.join(sorted(controllers))} limit" if controllers else "cgroup"
     return spawn_error(number, what, path, hint)
 

@@ -90,9 +90,7 @@ def test_a_killed_tree_leaves_no_process(
         forest.harvest(tree)
 
 
-@pytest.mark.parametrize(
-    ("shape", "number", "count"), [one for one in SHAPES if one[0] != "bare"]
-)
+@pytest.mark.parametrize(("shape", "number", "count"), [one for one in SHAPES if one[0] != "bare"])
 def test_a_tree_is_killed_whose_leader_is_reaped(
     forest: Forest, shape: str, number: int, count: int
 ) -> None:
@@ -292,9 +290,7 @@ def test_one_that_nobody_closes_closes_itself(way: str) -> None:
 def test_the_request_of_the_caller_stays_as_it_is(forest: Forest) -> None:
     spec = SpawnSpec((b"/bin/true",), (b"true",), (b"A=1",), nice=3, searched_name=b"true")
     first, second = forest.plant(spec), forest.plant(spec)
-    assert spec == SpawnSpec(
-        (b"/bin/true",), (b"true",), (b"A=1",), nice=3, searched_name=b"true"
-    )
+    assert spec == SpawnSpec((b"/bin/true",), (b"true",), (b"A=1",), nice=3, searched_name=b"true")
     for tree in (first, second):
         assert (tree.spec.argv, tree.spec.nice, tree.spec.searched_name) == ((b"true",), 3, b"true")
         assert tree.spec.env[0] == b"A=1"
@@ -654,7 +650,11 @@ def test_in_a_session_of_its_own_a_childs_orphans_are_signalled_too() -> None:
     mark = new_mark()
     shell = f"{tree_command(mark)} & {tree_command(mark)} & exec {tree_command(mark)}"
     spec = tree_spec(mark, "broad")
-    spec.candidates, spec.argv, spec.new_session = (b"/bin/sh",), (b"sh", b"-c", shell.encode()), True
+    spec.candidates, spec.argv, spec.new_session = (
+        (b"/bin/sh",),
+        (b"sh", b"-c", shell.encode()),
+        True,
+    )
     with grown(spec, mark, 3) as it:
         signal_tree(it.pid, signal.SIGTERM)
         wait_gone(mark)
@@ -710,5 +710,3 @@ def test_strangers_are_not_found_by_a_number_that_was_given_again() -> None:
         stranger = row._replace(started=row.started - 1)  # who had the number before
         assert not processes.signal_process(stranger, signal.SIGKILL)
         assert living(mark) == {it.pid}
-
-

@@ -89,9 +89,7 @@ def worlds() -> Iterator[World]:
         yield World(f"PROCREACTOR_DISABLE={feature}", lacks, disable=frozenset({feature}))
     everything = frozenset(FEATURES)
     yield World("PROCREACTOR_DISABLE, all of these", everything, disable=everything)
-    yield World(
-        "PROCREACTOR_DISABLE=cgroup", frozenset({"cgroup"}), disable=frozenset({"cgroup"})
-    )
+    yield World("PROCREACTOR_DISABLE=cgroup", frozenset({"cgroup"}), disable=frozenset({"cgroup"}))
     yield World("no /proc", frozenset({"/proc", "cgroup"}), hides_proc=True)
     yield World("a billion files", open_files=MOST_FILES)
 
