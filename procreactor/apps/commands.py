@@ -18,7 +18,7 @@ import shlex
 import signal as signals
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, AnyStr, Generic, NamedTuple, cast
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from procreactor.model import ResourceUsage
 
@@ -28,6 +28,8 @@ Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 File = int | str | bytes | os.PathLike[str] | os.PathLike[bytes] | None
 """An fd of this process, which stays open, or the name of a file, or None for the default."""
+
+T = TypeVar("T", bound=str | bytes)
 
 _LAST_LINES = 8
 _LAST_BYTES = 2000
@@ -80,7 +82,7 @@ class Command:
         return shlex.join(os.fsdecode(argument) for argument in self.argv)
 
 
-class Result(NamedTuple, Generic[AnyStr]):
+class Result(NamedTuple, Generic[T]):
     """How one command went. A named tuple because thousands are made per second."""
 
     command: Command
@@ -94,8 +96,8 @@ class Result(NamedTuple, Generic[AnyStr]):
     signal: int | None
     """The signal that ended it."""
 
-    stdout: AnyStr
-    stderr: AnyStr
+    stdout: T
+    stderr: T
     timed_out: bool
     """Whether its time was over; then it was ended, if it did not end by itself."""
 
@@ -150,7 +152,7 @@ class Result(NamedTuple, Generic[AnyStr]):
         if self.error is not None:
             raise self.error
         if not self.ok:
-            raise CommandError(cast("Result[Any]", self))
+            raise CommandError(self)
 
 
 class CommandError(Exception):

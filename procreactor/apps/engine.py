@@ -349,6 +349,7 @@ class Engine(Generic[S]):
                 spec = task.tree.spec
         except OSError as error:
             self._clear(task)
+            self._pool.check_owner()  # else it is not the command's
             heapq.heappush(self._free_slots, task.slot)
             self._over.append(Done(task, None, error))
             return

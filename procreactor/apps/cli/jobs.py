@@ -68,7 +68,7 @@ class JobSource:
         if options.resume == "retry-failed":
             self._again = done.failed_commands() if done is not None else iter(())
         else:
-            self._inputs = Inputs(options.input)
+            self._inputs = Inputs(options.plan)
         self._template = None
         if options.command or options.shell:
             self._template = Template(options.command, marker=options.marker, shell=options.shell)

@@ -223,7 +223,7 @@ class Session:
     def _total(self) -> int | None:
         if self._options.resume == "retry-failed":
             return None
-        return self._options.input.known_total
+        return self._options.plan.known_total
 
     # -- jobs -----------------------------------------------------------------------------------
 
