@@ -99,7 +99,7 @@ class Hunt:
         return len(sent)
 
     def kill(self, patience_s: float) -> bool:
-        """Kill all; return whether a look then shows nobody alive, at the latest after *patience_s*.
+        """Kill all; return whether a look shows nobody alive, at the latest after *patience_s*.
 
         False also without /proc, where nobody can look.
         """
@@ -156,9 +156,11 @@ class Hunt:
         found: dict[int, ProcessRow] = {}
         for pid, voucher in find_kin(rows, seeds, self._foreign).items():
             row = rows[pid]
-            if voucher is None or self._is_known(row):
-                found[pid] = row
-            elif voucher in found and self._is_vouched(row, found[voucher]):
+            if (
+                voucher is None
+                or self._is_known(row)
+                or (voucher in found and self._is_vouched(row, found[voucher]))
+            ):
                 found[pid] = row
         self._known.update((row.pid, row.started) for row in found.values())
         return list(found.values())
