@@ -32,16 +32,19 @@ def new_mark() -> str:
 
 def living(mark: str) -> set[int]:
     """The processes with *mark* in their command line that are alive: zombies have none."""
-    found = set()
-    for folder in Path(PROC).iterdir():
-        if folder.name.isdigit():
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue  # gone
-            if mark.encode() in words:
-                found.add(int(folder.name))
-    return found
+    folders = (folder for folder in Path(PROC).iterdir() if folder.name.isdigit())
+    return {int(folder.name) for folder in folders if mark.encode() in _words(folder)}
+
+
+def _words(folder: Path) -> list[bytes]:
+    """Its command line, as any of its threads has it: the first one may have ended."""
+    try:
+        for thread in (folder / "task").iterdir():
+            if words := (thread / "cmdline").read_bytes():
+                return words.split(b"\0")
+    except OSError:
+        pass  # gone
+    return []
 
 
 def wait_gone(mark: str) -> None:

@@ -245,7 +245,7 @@ class IProcessTransport(ITransport, Protocol):
     def signalProcess(self, signalID: str | int, /) -> None:
         """The signal, a number or a name like ``"TERM"``, is sent. ProcessExitedAlready.
 
-        Those of reactor.spawnProcess have signalTree as well, for the child and all that it started.
+        Those of reactor.spawnProcess have signalTree as well, for the child and all it started.
         """
 
 

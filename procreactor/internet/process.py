@@ -9,7 +9,8 @@ CONTRIBUTING.md, Decisions, or additions:
 - Data before a hang-up is never lost.
 - Signals may have any name ("USR1", "SIGTERM"), data may be any bytes-like object, and
   writeSequence takes any iterable.
-- Beyond Twisted: `pidfd`, `rusage`, `signalTree`, and the keyword arguments of spawnProcess after childFDs.
+- Beyond Twisted: `pidfd`, `rusage`, `signalTree`, and the keyword arguments of spawnProcess after
+  childFDs.
 
 Exceptions of the user's protocol are caught here, in `ChildTransport._tell`, `Process.on_data` and
 `Process.on_pipe_lost`, and nowhere else. They are logged; after one from childDataReceived that

@@ -2,11 +2,16 @@
 
 Facts (cgroups(7), the kernel's admin-guide/cgroup-v2):
 
-- A fork is born into the group of its parent, and neither setsid nor a second fork gets it out: only
-  a process with the right to write to another group's cgroup.procs leaves. So a group that a child
-  was born into (CLONE_INTO_CGROUP) has all that ever descends from it.
+- A fork is born into the group of its parent, and neither setsid nor a second fork gets it out:
+  only a process with the right to write to another group's cgroup.procs leaves. So a group that a
+  child was born into (CLONE_INTO_CGROUP) has all that ever descends from it.
 - ``1`` in cgroup.kill (Linux 5.14) is SIGKILL to all, those that are being forked included. Before,
   they are frozen (5.2), killed one by one, and thawed: who is frozen forks nobody.
+- A group in which cgroup.kill was written once is spent: kernels that count the kills (6.14, and
+  older ones with that fix) compare the count of the group of the parent with that of the group that
+  the child is born into, and kill the child at once where they differ. So it is not used again.
+- cgroup.kill may pass by a process whose first thread has ended while others go on. A signal to its
+  pidfd does not: who is left a moment after is signalled.
 - ``populated`` in cgroup.events tells whether a process lives in the group or below. Zombies do not
   count. poll(2) tells its changes, after up to 10 ms where there are many.
 - A group may be made where this process may make a directory: by root, below a group that was
@@ -53,10 +58,13 @@ _ROUNDS = 16
 """How often a group is looked at for processes that were forked while it was signalled."""
 
 _FREEZE_S = 0.1
-"""How long a freeze may take: one that waits for a disk holds it up, and need not be waited for."""
+"""How long a freeze may take: who waits for a disk holds it up, and need not be waited for."""
+
+_MOMENT_S = 0.02
+"""For those that cgroup.kill has killed to end, before who is left is signalled."""
 
 _TRIES = 8
-"""Of making a home: between mkdir and the lock another process may take it for one that was left."""
+"""Of making a home: between mkdir and the lock another process may take it for a left one."""
 
 _NO_GROUP = (
     "no group can be made there; `systemd-run --user --scope -p Delegate=yes` gives one where it"
@@ -111,12 +119,15 @@ class Cgroup:
     *at_once* False: kill without cgroup.kill, as before Linux 5.14.
     """
 
-    __slots__ = ("_at_once", "_events_fd", "fd", "path")
+    __slots__ = ("_at_once", "_events_fd", "fd", "is_spent", "path")
 
     def __init__(self, path: str, *, at_once: bool = True) -> None:
         self.fd = self._events_fd = -1
         self.path = path
         self._at_once = at_once
+        self.is_spent = False
+        """Whether who is born into it may be killed at once, see above."""
+
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._events_fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
@@ -212,19 +223,24 @@ class Cgroup:
 
     def kill(self, timeout_s: float) -> bool:
         """Kill all in it and below; return whether they have ended within *timeout_s*."""
-        if not (self._at_once and self._kill_at_once()):
-            self._kill_each(timeout_s)
-        return self.wait_empty(timeout_s)
+        end_s = time.monotonic() + timeout_s
+        at_once = self._at_once and self._kill_at_once()
+        if at_once and self.wait_empty(min(timeout_s, _MOMENT_S)):
+            return True
+        self._kill_each(end_s)
+        return self.wait_empty(end_s - time.monotonic())
 
     def _kill_at_once(self) -> bool:
+        if not self.is_populated():
+            return True  # and is as good as new
+        self.is_spent = True
         try:
             _write(f"{self.path}/cgroup.kill", "1")
         except OSError:
             return False
         return True
 
-    def _kill_each(self, timeout_s: float) -> None:
-        end_s = time.monotonic() + timeout_s
+    def _kill_each(self, end_s: float) -> None:
         try:
             self._freeze()
             while self.is_populated() and time.monotonic() < end_s:

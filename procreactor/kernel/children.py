@@ -9,8 +9,8 @@ Facts:
 - Where there are no pidfds (Linux before 5.4, some sandboxes, PROCREACTOR_DISABLE=pidfd), a thread
   sleeps in waitid(WNOWAIT) for each child and makes an eventfd readable: dear, but with the same
   shape as a pidfd. There a signal goes to the number, which is ours until we reap it.
-- PROCREACTOR_DISABLE (clone3, pidfd, unshare, close_range, vfork, helper, cgroup; commas) is read at
-  the first spawn, like all that is learnt about the kernel.
+- PROCREACTOR_DISABLE (clone3, pidfd, unshare, close_range, vfork, helper, cgroup; commas) is read
+  at the first spawn, like all that is learnt about the kernel.
 - os.fork in the host program: parent and child then share one idea of whose children these are.
   A child that this process did not start answers ChildProcessError and touches nothing.
 """

@@ -99,7 +99,7 @@ class Hunt:
         return len(sent)
 
     def kill(self, patience_s: float) -> bool:
-        """Kill all; return whether a look then shows nobody alive, at the latest after *patience_s*.
+        """Kill all; return whether a look shows nobody alive, at the latest after *patience_s*.
 
         False also without /proc, where nobody can look.
         """

@@ -7,9 +7,9 @@ session, forked twice, or goes on after the leader.
 
 Two ways:
 
-- **cgroup** (kernel/cgroups.py): each tree has a group of its own, which it is born into. The groups
-  are used again: a command that ends with nobody left gives its own back, which is found out with
-  one read, so nothing is made or removed per command.
+- **cgroup** (kernel/cgroups.py): each tree has a group of its own, which it is born into. The
+  groups are used again, but for killed ones: a command that ends with nobody left gives its own
+  back, which is found out with one read, so nothing is made or removed per command.
 - **session** (transport/hunt.py): the command is started in a session of its own, with a token in
   its environment. Nothing is done unless the tree is to be signalled: then /proc is searched.
 
@@ -49,8 +49,8 @@ __all__ = ["PATIENCE_S", "WAYS", "Forest", "Tree", "TreeLimits", "signal_tree"]
 WAYS = ("cgroup", "session")
 
 PATIENCE_S = 2.0
-"""How long a kill waits for what is killed to end. What the kernel holds (a disk, a file system over
-the network) cannot be waited for."""
+"""How long a kill waits for what is killed to end. What the kernel holds (a disk, a file system
+over the network) cannot be waited for."""
 
 _CPU_PERIOD_US = 100_000
 _LEAST_QUOTA_US = 1_000  # of cpu.max
@@ -61,8 +61,8 @@ _MOST = (1 << 63) - 1
 class TreeLimits:
     """What one tree may use at most, all its processes together; None: what this process may.
 
-    *memory_bytes* is memory.max: swap comes on top, and who needs more is killed. *pids* is how many
-    processes and threads there may be. *cpus* is in CPUs: 0.5, or 2. TypeError, ValueError.
+    *memory_bytes* is memory.max: swap comes on top, and who needs more is killed. *pids* is how
+    many processes and threads there may be. *cpus* is in CPUs: 0.5, or 2. TypeError, ValueError.
     """
 
     memory_bytes: int | None = None
@@ -222,8 +222,8 @@ class _Tokens:
 class Forest:
     """The trees of many commands; `close` it in any case.
 
-    *limits* are each tree's own: SpawnError where they are not possible. *way* None is the best that
-    can be had, for which nothing is asked before the first tree; "cgroup": SpawnError without.
+    *limits* are each tree's own: SpawnError where they are not possible. *way* None is the best
+    that can be had, for which nothing is asked before the first tree; "cgroup": SpawnError without.
     """
 
     def __init__(self, *, limits: TreeLimits | None = None, way: str | None = None) -> None:
@@ -237,7 +237,7 @@ class Forest:
         self._lock = threading.Lock()
         self._growing: set[Tree] = set()
         self._free: deque[Cgroup] = deque()
-        self._aside: deque[str] = deque()  # groups in which somebody went on after the leader
+        self._aside: deque[str] = deque()  # groups that are not used again, until they are empty
         self._tokens = _Tokens()
         self.planted_since = processes.ticks_now() - 1
         """No process of these trees was made before, in ticks."""
@@ -322,7 +322,7 @@ class Forest:
             return None
 
     def _take_back(self, group: Cgroup) -> None:
-        if not self._is_open or group.is_populated():
+        if not self._is_open or group.is_spent or group.is_populated():
             group.close()
             self._aside.append(group.path)
         else:
