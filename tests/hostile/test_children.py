@@ -199,7 +199,7 @@ import pytest
 from alone import alone
 from deferreds import watched_reactor
 from held import held_copy, wait_for
-from named import TESTS, missing, names_in
+from named import missing, names_in
 from programs_build import build_program
 from support import DEADLINE_S, Recorder, make_reactor, run_until, spawn_and_finish
 
