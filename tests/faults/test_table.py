@@ -1,4 +1,4 @@
-"""The README's table of faults names a test for each promise, and each test that it names is there."""
+"""The README's table of faults names a test for each promise, and each of those tests is there."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ in_no_world = pytest.mark.skipif(
 
 @in_no_world
 @needs_seccomp
-@pytest.mark.parametrize("world", worlds(), ids=lambda world: world.name)
+@pytest.mark.parametrize("world", list(worlds()), ids=lambda world: world.name)
 def test_a_child_starts_and_ends_in_every_world(world: World) -> None:
     if world.hides_proc and os.geteuid() != 0:
         pytest.skip("needs root")
