@@ -61,7 +61,7 @@ def _bench(arguments: Sequence[str]) -> int:
     if not os.path.exists(os.path.join("benchmarks", "__main__.py")):
         print("procreactor bench: run it in a checkout, which has benchmarks/", file=sys.stderr)
         return 2
-    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *arguments])
+    return os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *arguments])
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_no_command_and_an_unknown_one_are_misuse() -> None:
             [sys.executable, "-m", "procreactor", *arguments], capture_output=True, text=True
         )
         assert answer.returncode == 2
-        assert "usage: python -m procreactor" in answer.stderr
+        assert "Usage: procreactor COMMAND" in answer.stderr
 
 
 @needs_seccomp

@@ -202,6 +202,7 @@ LAZY = {
     ("procreactor.internet", "__getattr__"),
     ("procreactor", "__getattr__"),
     ("procreactor.apps.cli.views", "open_view"),
+    ("procreactor.__main__", "_do"),
 }
 """Where an import may hide: the reactor is made, and the package's names are fetched, on demand;
 the live view's library is an extra, and takes longer to import than most runs take."""

@@ -7,8 +7,8 @@ Rules of the room:
 
 * A command that ended badly is data. Only a command that could not be started has an ``error``, and
   only who asks for it (``check=True``) gets an exception.
-* Exactly one of ``exit_code`` and ``signal`` is set once it has ended; both are None when it was not
-  started, and when other code in this process took the status (model.ExitStatus).
+* Exactly one of ``exit_code`` and ``signal`` is set once it has ended; both are None when it was
+  not started, and when other code in this process took the status (model.ExitStatus).
 """
 
 from __future__ import annotations

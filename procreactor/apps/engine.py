@@ -18,9 +18,9 @@ Stopping a command goes through the steps of its policy (TERM, some seconds, KIL
 whole tree; after the last one the tree is looked at until it is empty, for a bounded time. What
 has ended by itself is left as it is, and so are the processes that it has left behind.
 
-Reading ahead: up to `MOST_AHEAD` commands more than may run are taken while many end in each turn, so
-that the threads which start them never wait for us. Not where it could be noticed: while the end of
-one command may be a reason not to start the next (halt), or a start has to be waited for.
+Reading ahead: up to `MOST_AHEAD` commands more than may run are taken while many end in each turn,
+so that the threads which start them never wait for us. Not where it could be noticed: while the end
+of one command may be a reason not to start the next (halt), or a start has to be waited for.
 
 Signal handlers may call `stop_starting`, `terminate` and `kill` through `call_soon`.
 """

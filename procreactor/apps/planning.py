@@ -47,7 +47,8 @@ class Planner:
     """Plans the commands of one run. `close` it: it holds /dev/null open.
 
     *capture*: stdout and stderr that go to no file come through pipes; else they are this
-    process's. *cwd*, *env*, *env_extra*, *rlimits* and *nice* are those of commands that do not say.
+    process's. *cwd*, *env*, *env_extra*, *limits* and *nice* are those of commands that do not
+    say.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """One command, or thousands: `run` and `run_many`, blocking, in any thread.
 
-Each call has a loop of its own and no global state, so calls in several threads know nothing of each
-other; no signal handler is installed, and none is needed.
+Each call has a loop of its own and no global state, so calls in several threads know nothing of
+each other; no signal handler is installed, and none is needed.
 
 Decisions:
 
@@ -10,13 +10,13 @@ Decisions:
 - Text is decoded with ``errors="replace"``: a byte that is no UTF-8 is no reason to lose a result.
   Line ends stay as they are.
 - A command that cannot be started raises out of `run`, and is a result with an ``error`` in
-  `run_many`, where the others go on. Misuse (a NUL in an argument, an unknown option) is TypeError or
-  ValueError in both.
+  `run_many`, where the others go on. Misuse (a NUL in an argument, an unknown option) is TypeError
+  or ValueError in both.
 - A process that a command has left behind in the background does not hold its result: that comes
   `DRAIN_S` after the exit at the latest, with what was written until then. Who ends by himself may
   leave processes behind; who is stopped (time-out, Ctrl-C, a closed iterator) leaves none, with
   ``tree=True``.
-- KeyboardInterrupt: nothing more is started, and what runs gets SIGTERM and ``kill_after_s`` seconds;
+- KeyboardInterrupt: nothing more is started, what runs gets SIGTERM and ``kill_after_s`` seconds;
   a second one kills. Then it is raised.
 """
 

@@ -331,8 +331,8 @@ JOB_FINISHED: int = lib.PR_JOB_FINISHED
 _JOB_CLAIMED: int = lib.PR_JOB_CLAIMED
 
 Span = tuple[int, int, int]
-"""The number that a child has or had (-1: there was none), when its start was begun (0: it was not),
-and when the threads reaped it (0: they did not); nanoseconds on the clock of time.monotonic."""
+"""The number that a child has or had (-1: there was none), when its start was begun (0: it was
+not), and when the threads reaped it (0: they did not), in nanoseconds of time.monotonic."""
 
 Result = tuple[int, ExitStatus | None, tuple[bytes, bytes] | None, Span]
 """The GATHERED bits, how the child ended if it did, what its streams brought, and when that was."""

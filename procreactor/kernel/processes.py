@@ -96,7 +96,7 @@ def read_environment(pid: int) -> bytes | None:
     for us to be read.
     """
     try:
-        return _read(f"/proc/{pid}/environ") or _read_of_other_threads(pid)
+        return _read_or_nothing(f"/proc/{pid}/environ") or _read_of_other_threads(pid)
     except OSError as error:
         return b"" if error.errno in _GONE else None
 
@@ -104,10 +104,20 @@ def read_environment(pid: int) -> bytes | None:
 def _read_of_other_threads(pid: int) -> bytes:
     """Where the first thread has ended, the memory is to be reached by the others."""
     for thread in os.listdir(f"/proc/{pid}/task"):
-        environment = _read(f"/proc/{pid}/task/{thread}/environ")
+        environment = _read_or_nothing(f"/proc/{pid}/task/{thread}/environ")
         if environment:
             return environment
     return b""
+
+
+def _read_or_nothing(path: str) -> bytes:
+    """Of a thread without memory, as it has ended, newer kernels do not even open the file."""
+    try:
+        return _read(path)
+    except OSError as error:
+        if error.errno in _GONE:
+            return b""
+        raise
 
 
 def _read(path: str) -> bytes:

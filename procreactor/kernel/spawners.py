@@ -206,7 +206,7 @@ class Spawner:
         return None
 
     def cancel(self) -> None:
-        """Have those that no thread has begun fail with ECANCELED, to be taken like all that fail."""
+        """Have those that no thread has begun fail with ECANCELED, to be taken like others."""
         self._threads.cancel()
 
     def release(self, child: Child) -> None:

@@ -152,7 +152,7 @@ def test_check_raises_with_command_outcome_and_last_words() -> None:
 
 def test_check_is_not_content_with_a_command_that_was_timed_out_and_then_ended_well() -> None:
     script = "trap 'exit 0' TERM; echo here; while :; do read x < /dev/zero & wait; done"
-    with pytest.raises(CommandError, match="timed out after .* s, exit code 0"):
+    with pytest.raises(CommandError, match=r"timed out after .* s, exit code 0"):
         run(sh(script), timeout_s=0.2, check=True)
 
 

@@ -4,8 +4,8 @@
               |
               +-> done: results, output, log, halt, exit status
 
-When a job is over its result is stored first, then its output is written, and only then does the log
-say so. A run that is killed in between does that job again.
+When a job is over its result is stored first, then its output is written, and only then does the
+log say so. A run that is killed in between does that job again.
 
 Decisions:
 

@@ -1,0 +1,111 @@
+"""Groups of processes: found, made, killed, looked at, and removed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import DEADLINE_S
+from woods import Grown, grown, homes, new_mark, tree_spec, wait_gone
+
+from procreactor.kernel import cgroups
+from procreactor.kernel.cgroups import Cgroup, Home, find_directory
+
+needs_cgroup = pytest.mark.needs("cgroup")
+
+MOUNTS = (
+    "30 25 0:26 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw\n"
+    "31 25 0:27 /a /mnt/with\\040blank rw - cgroup2 none rw\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "own", "found"),
+    [
+        (MOUNTS, "4:memory:/x\n0::/b/c\n", "/sys/fs/cgroup/unified/b/c"),
+        (MOUNTS.splitlines()[1], "0::/a/b\n", "/mnt/with blank/b"),
+        (MOUNTS.splitlines()[1], "0::/elsewhere\n", None),
+        ("22 1 0:20 / /proc rw - proc proc rw\n", "0::/\n", None),
+        (MOUNTS, "4:memory:/x\n", None),
+    ],
+)
+def test_the_own_group_is_found_where_it_is_mounted(
+    mounts: str, own: str, found: str | None
+) -> None:
+    assert find_directory(mounts, own) == found
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    made = cgroups.open_home()
+    try:
+        yield made
+    finally:
+        for path in made.groups():
+            assert cgroups.remove(path)
+        assert made.close()
+        assert homes() == []
+
+
+@pytest.fixture
+def group(home: Home) -> Iterator[Cgroup]:
+    made = home.new_group()
+    yield made
+    made.close()
+
+
+def born_into(group: Cgroup, mark: str, shape: str, processes: int) -> Iterator[Grown]:
+    spec = tree_spec(mark, shape)
+    spec.cgroup_fd = group.fd
+    with grown(spec, mark, processes) as tree:
+        yield tree
+
+
+@needs_cgroup
+def test_a_new_group_is_empty(group: Cgroup) -> None:
+    assert not group.is_populated()
+    assert group.members() == []
+    assert group.wait_empty(0)
+    assert Path(group.path).is_dir()
+
+
+@needs_cgroup
+def test_who_is_born_into_a_group_is_in_it_until_he_is_killed(group: Cgroup) -> None:
+    mark = new_mark()
+    for tree in born_into(group, mark, "broad", 2):
+        assert group.is_populated()
+        assert set(group.members()) == tree.living()
+        assert not group.wait_empty(0)
+        assert not cgroups.remove(group.path)
+        assert group.kill(DEADLINE_S)
+        wait_gone(mark)
+        assert not group.is_populated()  # though nobody has reaped the leader
+
+
+@needs_cgroup
+def test_a_signal_for_a_group_is_for_each_of_it(group: Cgroup) -> None:
+    mark = new_mark()
+    for tree in born_into(group, mark, "broad", 2):
+        assert group.signal(signal.SIGKILL) == len({*tree.living(), tree.pid})
+        assert group.wait_empty(DEADLINE_S)
+
+
+@needs_cgroup
+def test_who_is_moved_out_of_a_group_lives_on(home: Home, group: Cgroup) -> None:
+    for tree in born_into(group, new_mark(), "broad", 2):
+        living = tree.living()
+        assert group.evacuate(home.own, DEADLINE_S)
+        assert group.members() == []
+        assert tree.living() == living
+
+
+@needs_cgroup
+def test_a_group_that_is_closed_keeps_no_fd(home: Home) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    made = home.new_group()
+    made.close()
+    made.close()
+    assert set(os.listdir("/proc/self/fd")) == before
