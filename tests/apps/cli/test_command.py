@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from alone import alone
+from fulldisk import fill, small_disk
 from gnu_parallel import needs_parallel
 from support import DEADLINE_S, PYTHON
 
@@ -62,7 +64,7 @@ def end(process: subprocess.Popen[bytes], where: Path, keeps_order: bool) -> Sai
     """Return what *process* said, once it has ended."""
     with process:
         out, err = process.communicate(timeout=DEADLINE_S)
-    assert b"Warning" not in err, err
+    assert re.search(rb"\w+Warning:", err) is None, err  # of Python
     assert b"Traceback" not in err, err
     if not keeps_order:
         out = b"\n".join(sorted(out.split(b"\n")))
@@ -230,6 +232,34 @@ def test_results_in_a_table_are_gnu_parallels(name: str, tmp_path: Path) -> None
 
 
 @needs_parallel
+def test_dry_run_prints_words_that_a_shell_reads_alike(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, "--dry-run -k echo {} x ::: a 'b c' '$d' \"e'f\"")
+    assert [shlex.split(line) for line in ours.out.decode().splitlines()] == [
+        shlex.split(line) for line in theirs.out.decode().splitlines()
+    ]
+    assert ours.status == theirs.status == 0
+
+
+@needs_parallel
+@pytest.mark.parametrize(
+    ("line", "its", "ours_is"),
+    [
+        # What timed out has exit code -1 there; here it has what is true, the signal alone.
+        ("--timeout 0.3 sleep ::: 30", (1, b"-1", b"15"), (1, b"0", b"15")),
+        ("./no-such-command ::: a", (1, b"127", b"0"), (1, b"127", b"0")),
+        # The status of a run in which nothing failed is 0.
+        ("-j1 --halt soon,done=2 true ::: a b c", (101, b"0", b"0"), (0, b"0", b"0")),
+    ],
+)
+def test_what_each_does_where_we_differ(
+    line: str, its: tuple[int, bytes, bytes], ours_is: tuple[int, bytes, bytes], tmp_path: Path
+) -> None:
+    ours, theirs = both(tmp_path, line)
+    assert (theirs.status, *theirs.log[0][2:4]) == its
+    assert (ours.status, *ours.log[0][2:4]) == ours_is
+
+
+@needs_parallel
 def test_a_random_order_runs_each_once(tmp_path: Path) -> None:
     ours, theirs = both(tmp_path, "--shuf echo ::: 1 2 3 4")
     assert ours[:2] == theirs[:2]
@@ -334,6 +364,31 @@ def test_a_full_disk_under_the_results_is_named_and_no_record_is_lost(tmp_path: 
         _, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 255
     assert b"full.csv" in err
+    assert err.count(b"a-record") == 3  # the command, its value and what it wrote
+
+
+def run_on_a_disk_that_fills(where: str) -> None:
+    """Each job that ran is in the log, or on standard error with the name of the log."""
+    disk = small_disk(where, "8k")
+    fill(disk, 4096)
+    words = ["-j2", "--joblog", str(disk / "log"), "sh", "-c", "echo $0", ":::"]
+    said = subprocess.run(
+        [*RUN, *words, *map(str, range(1000, 1400))],
+        capture_output=True,
+        check=False,
+        timeout=DEADLINE_S,
+        env=environment(Path("/tmp")),
+    )
+    assert said.returncode == 255
+    assert str(disk / "log").encode() in said.stderr
+    lines = (disk / "log").read_bytes() + said.stderr
+    told = re.findall(rb"^\d+\t:\t.* (\d+)$", lines, re.MULTILINE)
+    assert sorted(told) == sorted(said.stdout.split())
+    assert len(told) < 400
+
+
+def test_a_disk_that_fills_under_the_log_loses_no_line(tmp_path: Path) -> None:
+    alone(run_on_a_disk_that_fills, str(tmp_path))
 
 
 def test_a_reader_who_goes_away_ends_it_quietly(tmp_path: Path) -> None:
