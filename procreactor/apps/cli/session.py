@@ -9,6 +9,8 @@ log say so. A run that is killed in between does that job again.
 
 Decisions:
 
+- With --results nothing is printed, as with GNU parallel: what jobs wrote is there.
+- A job that we stopped, because of --halt or a signal, is in no log: --resume runs it again.
 - Jobs have /dev/null as standard input, as with xargs, wherever the items come from.
 - A job that cannot be started fails with 127 or 126, as in a shell, and the others go on; why, is
   said on standard error.
@@ -104,7 +106,7 @@ class Session:
         self._progress = ProgressState(time.monotonic(), self._total())
         self._view = open_view(self._view_kind(), self._progress)
         self._writer = None
-        if options.output != "none":
+        if options.output != "none" and self._results is None:
             self._writer = OutputWriter(
                 keep_order=options.keep_order,
                 line_buffer=options.output == "lines",
@@ -306,6 +308,8 @@ class Session:
     def _store(self, done: Done[Any], job: Job) -> None:
         if self._log is None and self._results is None:
             return
+        if done.task.is_stopping and not done.task.timed_out:
+            return  # we stopped it: so it is not done, and --resume runs it again
         ended, status = done.ended, _status_of(done)
         fields = (
             LOCAL_HOST,

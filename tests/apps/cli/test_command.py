@@ -1,0 +1,452 @@
+"""``procreactor run`` from outside: the same command lines as GNU parallel and xargs, and bad days.
+
+What a command line prints, its exit status and its log are compared with those of the real tools,
+which run beside ours, each in a directory of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from alone import alone
+from fulldisk import fill, small_disk
+from gnu_parallel import needs_parallel
+from support import DEADLINE_S, PYTHON
+
+RUN = [PYTHON, "-X", "dev", "-W", "error", "-m", "procreactor", "run"]
+PARALLEL = ["parallel", "--will-cite", "--plain", "-q"]
+
+LINES = b"a\nb b\nc\n"
+
+
+class Said(NamedTuple):
+    """How a run ended, and what it left."""
+
+    status: int
+    out: bytes
+    log: list[tuple[bytes, ...]]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """One in which nothing of the user's counts."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "SHELL": "/bin/sh", "LC_ALL": "C.UTF-8"}
+
+
+def begin(command: list[str], where: Path, given: bytes) -> subprocess.Popen[bytes]:
+    """Start *command* in *where*, which is made, and has the files that the cases name."""
+    where.mkdir(exist_ok=True)
+    (where / "abc").write_bytes(b"a\nb\nc\n")
+    (where / "12").write_bytes(b"1\n2\n")
+    (where / "given").write_bytes(given)
+    with open(where / "given", "rb") as stdin:
+        return subprocess.Popen(
+            command,
+            cwd=where,
+            env=environment(where),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+def end(process: subprocess.Popen[bytes], where: Path, keeps_order: bool) -> Said:
+    """Return what *process* said, once it has ended."""
+    with process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert re.search(rb"\w+Warning:", err) is None, err  # of Python
+    assert b"Traceback" not in err, err
+    if not keeps_order:
+        out = b"\n".join(sorted(out.split(b"\n")))
+    return Said(process.returncode, out, log_of(where / "log"))
+
+
+def log_of(path: Path) -> list[tuple[bytes, ...]]:
+    """Sequence number, host, exit code, signal and the words of the command, of each line."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines()[1:]:
+        seq, host, _, _, _, _, code, number, command = line.split(b"\t", 8)
+        words = shlex.split(command.replace(b"\0", b"\n").decode("utf-8", "surrogateescape"))
+        found.append((seq, host, code, number, *map(os.fsencode, words)))
+    return sorted(found)
+
+
+def both(tmp_path: Path, lines: str | list[str], given: bytes = b"") -> tuple[Said, Said]:
+    """What ours and GNU parallel's say to the last of *lines*, after the others."""
+    said: tuple[Said, Said]
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for line in [lines] if isinstance(lines, str) else lines:
+        words = shlex.split(line)
+        if not {"--joblog", "--dry-run"} & set(words):
+            words = ["--joblog", "log", *words]
+        keeps = "-k" in words
+        theirs_is = PARALLEL[:-1] if "--retry-failed" in words else PARALLEL  # no quoting twice
+        processes = begin(RUN + words, ours, given), begin(theirs_is + words, theirs, given)
+        said = end(processes[0], ours, keeps), end(processes[1], theirs, keeps)
+    return said
+
+
+CASES: list[tuple[str, bytes]] = [
+    # Input.
+    ("-k echo", LINES),
+    ("echo", LINES),
+    ("-k echo x{}y", LINES),
+    ("echo", b""),
+    ("-r echo", b""),
+    ("-r -k echo", b"a\n\n  \nb\n"),
+    ("-k echo", b"a\n\nb\n"),
+    ("-k echo", b"no newline"),
+    ("-0 -k echo", b"a\nb\0c d\0'q\"\0"),
+    ("-0 -k printf '%s.'", b"-n\0--\0 x \0*\0$HOME\0"),
+    ("-d , -k echo", b"a,b,c"),
+    ("-k echo", b"\xff\xfe\n\xc3\xa9\n"),
+    ("-k echo ::: a 'b  c' \"d'e\" 'f\"g' '-n' ';' '$x' '\\'", b""),
+    ("-k echo {2}{1} ::: a b ::: 1 2", b""),
+    ("-k echo {1}{2} ::: a b :::+ 1 2", b""),
+    ("-k echo :::: abc", b""),
+    ("-k echo {1}{2} :::: abc 12", b""),
+    ("-k echo {1}{2} :::: abc ::::+ 12", b""),
+    ("-k -a abc echo", b""),
+    ("-k -a abc -a 12 echo", b""),
+    ("-k echo {1}-{2} ::: x y :::: -", b"1\n2\n"),
+    ("--link -k echo ::: 1 2 3 ::: a b", b""),
+    ("-N 2 -k echo {2} {1}", b"a\nb\nc\nd\n"),
+    ("-N 2 -k echo", b"a\nb\nc\n"),
+    ("-n 2 -k echo", b"a\nb\nc\n"),
+    ("-N 0 -k echo x", LINES),
+    ("-L 2 -k echo", b"a\nb\nc\n"),
+    ("-I ,, -k echo x,,y {}", b"a\nb\n"),
+    ("--colsep , -k echo {2} {1}", b"a,b\nc,d\n"),
+    ("--trim lr -k echo [{}]", b"  a b \n"),
+    ("-E b -k echo", b"a\nb\nc\n"),
+    # Replacement strings.
+    ("-k echo {} {.} {/} {//} {/.} ::: a/b.c d e/f.g.h /i", b""),
+    ("-k echo {#} {}", LINES),
+    ("-j1 -k echo {%} {}", LINES),
+    # Output.
+    ("-k --tag echo", LINES),
+    ("-k --tag printf 'x\\ny' ", b"a\n"),
+    ("-k --tagstring '{#}-{}' echo", LINES),
+    ("--line-buffer echo", LINES),
+    ("--lb --tag sh -c 'echo $0; echo $0'", LINES),
+    ("-u echo", LINES),
+    ("-k -j0 echo", LINES),
+    ("-j0 sleep", b"0.05\n" * 20),
+    ("-j200% echo", LINES),
+    ("-k -j2 sh -c 'sleep 0.$0; echo $0'", b"3\n1\n2\n"),
+    ("-k -j1 sh -c 'echo out; echo err >&2' {}", b"a\nb\n"),
+    # Exit status.
+    ("true", LINES),
+    ("false", LINES),
+    ("-k sh -c 'exit $0'", b"0\n1\n2\n255\n"),
+    ("-j8 false", b"a\n" * 100),
+    ("-j8 false", b"a\n" * 101),
+    ("-j8 false", b"a\n" * 103),
+    ("sh -c 'kill -9 $$' {}", b"a\nb\n"),
+    ("sh -c 'kill -TERM $$' {}", b"a\n"),
+    # Time and failure.
+    ("-j1 --retries 3 sh -c 'echo x >>tried; wc -l <tried; exit 1' {}", b"a\n"),
+    ("-j1 --retries 3 sh -c 'echo x >>tried; test $(wc -l <tried) = 2' {}", b"a\n"),
+    ("-j1 -k --retries 2 sh -c 'echo $0; exit $0'", b"0\n1\n"),
+    ("-j1 --halt now,fail=1 sh -c 'echo $0; exit $0'", b"0\n3\n0\n"),
+    ("-j1 --halt soon,fail=1 sh -c 'echo $0; exit $0'", b"0\n3\n0\n"),
+    ("-j1 --halt now,fail=2 sh -c 'echo $0; exit $0'", b"1\n3\n0\n4\n0\n"),
+    ("-j1 --halt soon,fail=2 sh -c 'echo $0; exit $0'", b"1\n0\n3\n0\n4\n"),
+    ("-j1 --halt now,success=1 sh -c 'echo $0; exit $0'", b"1\n0\n3\n"),
+    ("-j1 --halt soon,success=2 sh -c 'echo $0; exit $0'", b"1\n0\n3\n0\n0\n"),
+    ("-j1 --halt now,done=2 sh -c 'echo $0; exit $0'", b"1\n0\n3\n"),
+    ("-j1 --halt now,done=1 sh -c 'echo $0; exit $0'", b"5\n0\n3\n"),
+    ("-j1 --halt soon,fail=50% sh -c 'exit $0' ::: 0 1 0 1 1 1 0 0", b""),
+    ("-j1 --halt now,fail=30% sh -c 'exit $0' ::: 0 1 0 1 1 1 0 0", b""),
+    ("-j1 --halt never sh -c 'exit $0'", b"1\n0\n3\n"),
+    ("-j2 --halt now,fail=1 sh -c 'test $0 = 1 && exit 7; exec sleep 30'", b"1\n30\n"),
+]
+
+
+@needs_parallel
+@pytest.mark.parametrize(("line", "given"), CASES)
+def test_as_gnu_parallel(line: str, given: bytes, tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, line, given)
+    assert ours == theirs
+
+
+EARLIER = "-j1 --joblog log sh -c 'echo $0 >>ran; test -e fixed || exit $0' ::: 0 1 2"
+AGAIN = "sh -c 'echo $0 >>ran; touch fixed; echo $0 again' ::: 0 1 2 3"
+
+SEQUENCES = [
+    [EARLIER, f"-j1 -k --joblog log --resume {AGAIN}"],
+    [EARLIER, f"-j1 -k --joblog log --resume-failed {AGAIN}"],
+    [EARLIER, "-j1 -k --joblog log --retry-failed"],
+    [EARLIER, EARLIER],
+    [EARLIER, f"-j1 -k --joblog +log {AGAIN}"],
+]
+
+
+@needs_parallel
+@pytest.mark.parametrize("lines", SEQUENCES)
+def test_a_second_run_goes_on_as_gnu_parallel_does(lines: list[str], tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, lines)
+    ran = (tmp_path / "ours/ran").read_bytes(), (tmp_path / "theirs/ran").read_bytes()
+    assert (ours, ran[0]) == (theirs, ran[1])
+
+
+def tree(top: Path) -> dict[str, bytes]:
+    """Each file below *top*, and what is in it."""
+    return {
+        str(path.relative_to(top)): path.read_bytes()
+        for path in sorted(top.rglob("*"))
+        if path.is_file()
+    }
+
+
+RESULTS = "--results saved -k sh -c 'echo out $0; echo err $0 >&2' ::: a 'b c' d/e"
+
+
+@needs_parallel
+def test_results_in_a_directory_are_gnu_parallels(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, RESULTS)
+    assert ours == theirs
+    assert tree(tmp_path / "ours/saved") == tree(tmp_path / "theirs/saved")
+
+
+@needs_parallel
+@pytest.mark.parametrize("name", ["saved.csv", "saved.tsv"])
+def test_results_in_a_table_are_gnu_parallels(name: str, tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, RESULTS.replace("saved", name))
+    assert ours == theirs
+    rows = [(tmp_path / who / name).read_text().split("\n") for who in ("ours", "theirs")]
+    assert len(rows[0]) == len(rows[1])
+    assert rows[0][0] == rows[1][0]
+
+
+@needs_parallel
+def test_dry_run_prints_words_that_a_shell_reads_alike(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, "--dry-run -k echo {} x ::: a 'b c' '$d' \"e'f\"")
+    assert [shlex.split(line) for line in ours.out.decode().splitlines()] == [
+        shlex.split(line) for line in theirs.out.decode().splitlines()
+    ]
+    assert ours.status == theirs.status == 0
+
+
+@needs_parallel
+@pytest.mark.parametrize(
+    ("line", "its", "ours_is"),
+    [
+        # What timed out has exit code -1 there; here it has what is true, the signal alone.
+        ("--timeout 0.3 sleep ::: 30", (1, b"-1", b"15"), (1, b"0", b"15")),
+        ("./no-such-command ::: a", (1, b"127", b"0"), (1, b"127", b"0")),
+        # The status of a run in which nothing failed is 0.
+        ("-j1 --halt soon,done=2 true ::: a b c", (101, b"0", b"0"), (0, b"0", b"0")),
+    ],
+)
+def test_what_each_does_where_we_differ(
+    line: str, its: tuple[int, bytes, bytes], ours_is: tuple[int, bytes, bytes], tmp_path: Path
+) -> None:
+    ours, theirs = both(tmp_path, line)
+    assert (theirs.status, *theirs.log[0][2:4]) == its
+    assert (ours.status, *ours.log[0][2:4]) == ours_is
+
+
+@needs_parallel
+def test_a_random_order_runs_each_once(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, "--shuf echo ::: 1 2 3 4")
+    assert ours[:2] == theirs[:2]
+    assert {line[0] for line in ours.log} == {line[0] for line in theirs.log}
+
+
+XARGS = [
+    ("true", b"a\0b\0"),
+    ("sh -c 'exit $0'", b"0\0" + b"3\0" + b"0\0"),
+    ("sh -c 'echo $0; exit $0'", b"0\0" + b"255\0" + b"0\0"),
+    ("sh -c 'echo $0; kill -9 $$'", b"0\0" + b"1\0"),
+    ("/", b"a\0b\0"),
+    ("./no-such-command", b"a\0b\0"),
+    ("sh -c 'exit $0'", b"0\0" + b"254\0" + b"1\0"),
+    ("printf '%s.'", b"-n\0a b\0\xff\n\0"),
+]
+
+
+@pytest.mark.parametrize(("command", "given"), XARGS)
+def test_as_xargs(command: str, given: bytes, tmp_path: Path) -> None:
+    words = ["-0", "-n1", "-P1", *shlex.split(command)]
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    processes = (
+        begin([*RUN, "--xargs-exit", *words], ours, given),
+        begin(["xargs", *words], theirs, given),
+    )
+    assert end(processes[0], ours, True) == end(processes[1], theirs, True)
+
+
+# --- Bad days -------------------------------------------------------------------------------------
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Return once *holds*."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
+        os.sched_yield()
+
+
+@contextmanager
+def running(where: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Our command, with pipes to all its streams."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*RUN, *words], cwd=where, env=environment(where), stdin=pipe, stdout=pipe, stderr=pipe
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def peak_kib(commands: int, where: Path) -> int:
+    """The most memory the runner had when it had run so many commands from a pipe."""
+    with running(where, "-j2", "echo") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(commands // 1000):
+            process.stdin.write(b"x\n" * 1000)
+            process.stdin.flush()
+            for _ in range(1000):
+                assert process.stdout.readline() == b"x\n"
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        assert found is not None
+        assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
+        assert process.returncode == 0
+    return int(found[1])
+
+
+def test_many_commands_take_no_more_memory_than_few(tmp_path: Path) -> None:
+    few = peak_kib(2_000, tmp_path)
+    assert peak_kib(20_000, tmp_path) < few + 4096
+
+
+def test_after_a_kill_resume_runs_the_rest(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    words = ["-j2", "--joblog", "log", "--resume", "sh", "-c", "echo $0 >>ran", ":::"]
+    words += map(str, range(400))
+    with running(tmp_path, *words) as process:
+        wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") > 100)
+        process.kill()
+    with running(tmp_path, *words) as process:
+        process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0
+    numbers = [int(line[0]) for line in log_of(log)]
+    assert sorted(numbers) == [*range(1, 401)]
+    ran = (tmp_path / "ran").read_bytes().split()
+    assert {int(number) for number in ran} == {*range(400)}
+
+
+def test_a_full_disk_under_the_log_is_named(tmp_path: Path) -> None:
+    with running(tmp_path, "--joblog", "/dev/full", "echo", ":::", "a") as process:
+        _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 255
+    assert b"/dev/full" in err
+
+
+def test_a_full_disk_under_the_results_is_named_and_no_record_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "full.csv").symlink_to("/dev/full")
+    with running(tmp_path, "--results", "full.csv", "echo", ":::", "a-record") as process:
+        _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 255
+    assert b"full.csv" in err
+    assert err.count(b"a-record") == 3  # the command, its value and what it wrote
+
+
+def run_on_a_disk_that_fills(where: str) -> None:
+    """Each job that ran is in the log, or on standard error with the name of the log."""
+    disk = small_disk(where, "8k")
+    fill(disk, 4096)
+    words = ["-j2", "--joblog", str(disk / "log"), "sh", "-c", "echo $0", ":::"]
+    said = subprocess.run(
+        [*RUN, *words, *map(str, range(1000, 1400))],
+        capture_output=True,
+        check=False,
+        timeout=DEADLINE_S,
+        env=environment(Path("/tmp")),
+    )
+    assert said.returncode == 255
+    assert str(disk / "log").encode() in said.stderr
+    lines = (disk / "log").read_bytes() + said.stderr
+    told = re.findall(rb"^\d+\t:\t.* (\d+)$", lines, re.MULTILINE)
+    assert sorted(told) == sorted(said.stdout.split())
+    assert len(told) < 400
+
+
+def test_a_disk_that_fills_under_the_log_loses_no_line(tmp_path: Path) -> None:
+    alone(run_on_a_disk_that_fills, str(tmp_path))
+
+
+def test_a_reader_who_goes_away_ends_it_quietly(tmp_path: Path) -> None:
+    with running(tmp_path, "-j2", "-k", "echo", ":::", *map(str, range(5000))) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(DEADLINE_S) == -signal.SIGPIPE
+
+
+DIES = "(sh -c 'echo $PPID'; while :; do sleep 0.1; done) & wait"
+STAYS = (
+    "trap 'echo got' TERM; (trap '' TERM; sh -c 'echo $PPID'; while :; do sleep 0.1; done) &"
+    " while :; do wait; done"
+)
+
+
+@pytest.mark.parametrize(("script", "times"), [(DIES, 1), (STAYS, 2)])
+def test_interrupts_end_whole_trees(script: str, times: int, tmp_path: Path) -> None:
+    words = ["--lb", "--joblog", "log", "sh", "-c", script, ":::", "a"]
+    with running(tmp_path, *words) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        inner = int(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        if times > 1:
+            assert process.stdout.readline() == b"got\n"
+            process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_S) == -signal.SIGINT
+        assert b"Traceback" not in process.stderr.read()
+    wait_until(lambda: not Path(f"/proc/{inner}").exists())
+    assert log_of(tmp_path / "log") == []  # so that --resume runs it again
+
+
+def test_results_of_early_items_come_before_the_producer_ends(tmp_path: Path) -> None:
+    with running(tmp_path, "echo", "got") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for item in (b"a", b"b"):
+            process.stdin.write(item + b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"got " + item + b"\n"
+        assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
+        assert process.returncode == 0
+
+
+def test_progress_is_for_a_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [*RUN, "--progress", "sleep", ":::", "0.5"], cwd=tmp_path, stderr=theirs
+        ) as process:
+            assert process.wait(DEADLINE_S) == 0
+        assert os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    with running(tmp_path, "--progress", "sleep", ":::", "0.5") as process:
+        assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
