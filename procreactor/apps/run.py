@@ -129,7 +129,10 @@ def run_many(commands: Iterable[Command | Sequence[Argument]], **options: Any) -
 
 
 class Results(Generic[T]):
-    """The iterator that `run_many` returns. For one thread at a time."""
+    """The iterator that `run_many` returns. For one thread at a time.
+
+    Who lets go of it has closed it, too: nothing that runs refers to it.
+    """
 
     def __init__(
         self,
@@ -138,19 +141,9 @@ class Results(Generic[T]):
         *,
         most_at_once: int | None = None,
     ) -> None:
-        self._settings = settings
-        self._most_at_once = most_at_once or settings.most_at_once
-        self._total = len(commands) if isinstance(commands, Sized) else None
-        self._commands = iter(commands)
-        self._halt = None
-        if settings.halt is not None:
-            self._halt = HaltPolicy(parse_halt(settings.halt))
-        self._asked = self._told = self._done = self._failed = 0
-        self._window = max(_LEAST_WINDOW, 4 * self._most_at_once)
-        self._planner = _new_planner(settings)  # which says what is wrong, before the first result
-        self._planner.close()
-        self._epoch_s = 0.0
-        self._results: Generator[Result[T], None, None] = self._run()
+        self._results: Generator[Result[T], None, None] = _Run[T](
+            commands, settings, most_at_once or settings.most_at_once
+        ).results()
 
     def __iter__(self) -> Iterator[Result[T]]:
         """Itself."""
@@ -177,7 +170,31 @@ class Results(Generic[T]):
         """Kill what still runs; no process, fd or thread of it is left. Idempotent."""
         self._results.close()
 
-    def _run(self) -> Generator[Result[T], None, None]:
+
+class _Run(Generic[T]):
+    """What is behind one `Results`."""
+
+    def __init__(
+        self,
+        commands: Iterable[Command | Sequence[Argument]],
+        settings: Settings,
+        most_at_once: int,
+    ) -> None:
+        self._settings = settings
+        self._most_at_once = most_at_once
+        self._total = len(commands) if isinstance(commands, Sized) else None
+        self._commands = iter(commands)
+        self._halt = None
+        if settings.halt is not None:
+            self._halt = HaltPolicy(parse_halt(settings.halt))
+        self._asked = self._told = self._done = self._failed = 0
+        self._window = max(_LEAST_WINDOW, 4 * self._most_at_once)
+        self._planner = _new_planner(settings)  # which says what is wrong, before the first result
+        self._planner.close()
+        self._epoch_s = 0.0
+
+    def results(self) -> Generator[Result[T], None, None]:
+        """Yield the results; to be closed in any case."""
         self._epoch_s = time.time() - time.monotonic()
         self._planner = _new_planner(self._settings)
         forest = None
