@@ -177,11 +177,12 @@ class Spill:
 class Held:
     """Parts of output, each for a fd, in order; in memory or spilled."""
 
-    __slots__ = ("_parts", "_spill", "in_memory")
+    __slots__ = ("_parts", "_settled", "_spill", "in_memory")
 
     def __init__(self, spill: Spill) -> None:
         self._spill = spill
         self._parts: list[tuple[int, Part]] = []
+        self._settled = 0  # so many parts, the first ones, are extents and not looked at again
         self.in_memory = 0
         """How many bytes are in memory."""
 
@@ -207,6 +208,7 @@ class Held:
     def take(self) -> list[tuple[int, Part]]:
         """Return all parts, which are the caller's now; nothing is held any more."""
         parts, self._parts = self._parts, []
+        self._settled = 0
         self._forget_memory()
         return parts
 
@@ -222,13 +224,15 @@ class Held:
 
     def pieces_in_memory(self) -> list[bytes | bytearray]:
         """Return the parts that are in memory."""
-        return [part for _, part in self._parts if not isinstance(part, Extent)]
+        return [part for _, part in self._parts[self._settled :] if not isinstance(part, Extent)]
 
     def settle(self, extents: Iterator[Extent]) -> None:
         """Have the parts in memory replaced by the next of *extents*, where they are now."""
-        parts, self._parts = self._parts, []
+        parts = self._parts[self._settled :]
+        del self._parts[self._settled :]
         for fd, part in parts:
             self._add_extent(fd, part if isinstance(part, Extent) else next(extents))
+        self._settled = len(self._parts)
         self._forget_memory()
 
     def _forget_memory(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -186,4 +188,28 @@ def test_more_pieces_than_one_call_takes_are_spilled() -> None:
     holder.spill()
     assert spill.in_memory == 0
     assert [data for _, data in content(spill, holder)] == [b"%d;" % n for n in range(3000)]
+    spill.close()
+
+
+def test_what_is_spilled_is_not_gone_through_again_by_later_spills() -> None:
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code.co_name == "_add_extent"
+
+    spill = Spill()
+    one, other = Held(spill), Held(spill)
+    sys.setprofile(count)
+    try:
+        for number in range(200):  # in turn, so that no piece joins the one before it
+            for held in (one, other):
+                held.append(1, b"%03d" % number)
+                held.spill()
+    finally:
+        sys.setprofile(None)
+    assert calls == 400
+    parts = one.take()
+    assert len(parts) == 200
+    assert all(isinstance(part, Extent) for _, part in parts)
     spill.close()
