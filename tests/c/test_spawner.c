@@ -445,6 +445,39 @@ static void *close_in_a_thread(void *spawner)
     return NULL;
 }
 
+TEST(what_waits_is_called_off_and_more_may_follow)
+{
+    uint64_t tokens[4];
+    skip_unless_features(PR_FEATURE_VFORK);
+    struct pr_spawner *spawner = open_spawner(1);
+    twin_add((struct twin_rule){TWIN_CHILD, SYS_dup3, 1, 0, SIGSTOP});
+    for (int at = 0; at <= 2; at++) {
+        scene_shell(&errands[at].scene, NULL, "exit 3");
+        CHECK_INT(submit(spawner, &errands[at]), 0);
+    }
+    int stopped = wait_for_stopped();
+    pr_spawner_cancel(spawner);
+    CHECK(is_readable(spawner_fd(spawner), -1));
+    CHECK_INT(take_tokens(spawner, tokens, 4), 2);
+    for (int at = 1; at <= 2; at++) {
+        CHECK_INT(tokens[at - 1], at);
+        scene_check(&errands[at].scene, -ECANCELED);
+        CHECK_INT(errands[at].scene.result.stage, PR_STAGE_CANCELLED);
+        CHECK_INT(errands[at].job.begun_ns, 0);
+        CHECK_INT(errands[at].job.made_pid, -1);
+    }
+    CHECK_INT(kill(stopped, SIGCONT), 0);
+    take_one(spawner, &errands[0]);
+    CHECK_INT(errands[0].job.made_pid, stopped);
+    CHECK(errands[0].job.begun_ns > 0);
+    scene_must_exit(&errands[0].scene, 3);
+    scene_shell(&errands[3].scene, NULL, "exit 4");
+    CHECK_INT(submit(spawner, &errands[3]), 0);
+    take_one(spawner, &errands[3]);
+    scene_must_exit(&errands[3].scene, 4);
+    end_spawner(spawner);
+}
+
 /* A child that is stopped before exec keeps its thread busy for as long as we like. */
 TEST(the_end_waits_for_what_has_begun_and_cancels_the_rest)
 {

@@ -32,7 +32,7 @@ from procreactor.kernel.spawners import JobState, Spawner
 from procreactor.loop.eventloop import EventLoop
 from procreactor.model import PipeEnd, Redirect, SpawnSpec
 from procreactor.transport import collected, pool
-from procreactor.transport.collected import pairs_of
+from procreactor.transport.collected import CollectedChild, pairs_of
 from procreactor.transport.pool import ChildPool, Ended, thread_count
 
 Pieces = list[bytes]
@@ -1494,3 +1494,67 @@ def test_a_sink_may_use_the_loop_and_gets_the_numbers_that_are_free() -> None:
     loop.close()
     for fd in opened:
         os.close(fd)
+
+
+# --- what the owner is told of those that run, and calls off ------------------------------------
+
+
+def test_an_end_has_the_number_and_the_times_of_its_child(crowd: Pool) -> None:
+    before_s = time.monotonic()
+    crowd.pool.submit(sh("echo $$"))
+    crowd.pool.submit(sh("echo $$; exec sleep 0.1"))  # which the loop takes over
+    for ended in crowd.run_all():
+        assert texts(ended)[0] == b"%d\n" % ended.pid
+        assert before_s <= ended.begun_s <= time.monotonic()
+        assert 0 < ended.duration_s <= time.monotonic() - ended.begun_s
+
+
+def test_a_child_that_could_not_be_started_had_no_number(crowd: Pool) -> None:
+    ended = crowd.run(SpawnSpec((b"/nowhere",), (b"x",), (), ()))
+    assert (ended.pid, ended.status) == (-1, None)
+    assert ended.begun_s > 0
+
+
+def test_those_that_wait_are_called_off_and_others_may_follow() -> None:
+    with pool_of(at_once=1, threads=1) as crowd:
+        live: list[int] = []
+        crowd.pool._on_live = lambda number, child, begun_s: live.append(number)
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        crowd.pool.submit(sh("read word <&3", Redirect(3, theirs)))
+        numbers = [crowd.pool.submit(sh("exit 1")) for _ in range(3)]
+        crowd.run_until(lambda: live == [0])
+        crowd.pool.cancel_waiting()
+        crowd.run_until(lambda: len(crowd.ended) == 3)
+        assert [ended.number for ended in crowd.ended] == numbers
+        for ended in crowd.ended:
+            assert ended.error is not None
+            assert ended.error.errno == errno.ECANCELED
+            assert (ended.pid, ended.begun_s, ended.duration_s) == (-1, 0, 0)
+        os.close(ours)
+        crowd.run_until(lambda: len(crowd.ended) == 4)
+        crowd.ended.clear()
+        assert code_of(crowd.run(sh("exit 7"))) == 7
+        os.close(theirs)
+
+
+def test_those_that_live_can_all_be_had_at_once() -> None:
+    with pool_of(threads=2) as crowd:
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        live: dict[int, int | None] = {}
+
+        def on_live(number: int, child: CollectedChild[Pieces], begun_s: float) -> None:
+            assert begun_s <= time.monotonic()
+            live[number] = child.pid
+            child.send_signal(signal.SIGTERM)
+
+        crowd.pool._on_live = on_live
+        for _ in range(5):
+            crowd.pool.submit(sh("read word <&3", Redirect(3, theirs)))
+        while len(live) < 5:
+            crowd.pool.claim_all()
+            crowd.loop.run_once(0)
+        ended = crowd.run_all()
+        assert {one.number: one.pid for one in ended} == live
+        assert all(one.status and one.status.signal == signal.SIGTERM for one in ended)
+        os.close(ours)
+        os.close(theirs)

@@ -14,8 +14,8 @@ from procreactor.apps.cli.inputs import Inputs
 from procreactor.apps.cli.joblog import ResumeState
 from procreactor.apps.cli.options import Options
 from procreactor.apps.cli.results import JobName, ResultSink
-from procreactor.apps.cli.shellwords import split
-from procreactor.apps.cli.template import Template, TextTemplate, quote_argv
+from procreactor.apps.cli.shellwords import join, split
+from procreactor.apps.cli.template import Template, TextTemplate
 from procreactor.apps.commands import Command
 from procreactor.model import END, WOULD_BLOCK
 
@@ -124,7 +124,7 @@ class JobSource:
         argv = [os.fsencode(word) for word in command.argv]
         if self._options.shell or (self._inputs is None and argv[:2] == [b"/bin/sh", b"-c"]):
             return argv[2]
-        return quote_argv(argv)
+        return join(argv)
 
     def close(self) -> None:
         """Close the inputs. Idempotent."""

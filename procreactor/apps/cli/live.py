@@ -39,6 +39,8 @@ class _Running:
 class LiveView:
     """Shows *state* and the running jobs on the terminal *fd*, which stays its owner's."""
 
+    shows_nothing = False
+
     def __init__(self, state: ProgressState, fd: int = 2) -> None:
         self._state = state
         self._running: dict[int, _Running] = {}

@@ -19,7 +19,8 @@ Decisions:
   standard error, so that none is lost.
 - A reader of our output who goes away ends the run, as SIGPIPE would.
 - The first SIGINT, SIGTERM or SIGHUP stops what runs, step by step as --termseq says; the next one
-  kills it. Then we die of that signal, so that who started us sees what it was.
+  kills it. Then we die of that signal, so that who started us sees what it was. One that is ignored
+  when we come (nohup, a shell's job in the background) stays ignored.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class Session:
         self._source = JobSource(options, logged, self._results, self._wake_when_readable)
         self._progress = ProgressState(time.monotonic(), self._total())
         self._view = open_view(self._view_kind(), self._progress)
+        self._is_shown = not self._view.shows_nothing
         self._writer = None
         if options.output != "none" and self._results is None:
             self._writer = OutputWriter(
@@ -138,7 +140,11 @@ class Session:
                 on_retry=self._on_retry,
                 on_turn=self._on_turn,
             )
-            before = {number: signal.signal(number, self._on_signal) for number in _STOPPING}
+            before = {
+                number: signal.signal(number, self._on_signal)
+                for number in _STOPPING
+                if signal.getsignal(number) is not signal.SIG_IGN
+            }
             wakeup_fd = signal.set_wakeup_fd(self._engine.loop.signal_fd, warn_on_full_buffer=False)
             try:
                 self._start_clocks()
@@ -204,7 +210,7 @@ class Session:
         )
 
     def _start_clocks(self) -> None:
-        if self._view_kind() is not ViewKind.NONE and os.isatty(2):
+        if self._is_shown:
             self._engine.loop.call_later(_DRAW_S, self._draw)
         if self._options.memfree_bytes is not None:
             self._engine.loop.call_later(_MEMORY_CHECK_S, self._check_memory)
@@ -246,7 +252,7 @@ class Session:
         self._last_start_s = time.monotonic()
         self._progress.on_start()
         self._open_sinks(job, task.slot)
-        if self._options.verbose or self._view is not None:
+        if self._options.verbose or self._is_shown:
             self._announce(job, command)
 
     def _announce(self, job: Job, command: Command) -> None:

@@ -32,7 +32,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["DEFAULT_MARKER", "Template", "TextTemplate", "quote", "quote_argv"]
+from procreactor.apps.cli.shellwords import quote
+
+__all__ = ["DEFAULT_MARKER", "Template", "TextTemplate"]
 
 DEFAULT_MARKER = b"{}"
 
@@ -222,17 +224,3 @@ _EDITS: dict[bytes, Edit] = {
     b"//": _directory,
     b"/.": _last_part_without_extension,
 }
-
-_is_plain = re.compile(rb"[A-Za-z0-9_@%+=:,./-]+").fullmatch
-
-
-def quote(value: bytes) -> bytes:
-    """Return *value* as a word that sh(1) reads back as it was; plain ones stay as they are."""
-    if _is_plain(value):
-        return value
-    return b"'%b'" % value.replace(b"'", b"'\"'\"'")
-
-
-def quote_argv(argv: Sequence[bytes]) -> bytes:
-    """Return the command line by which a shell would run *argv*: for logs, -t and --dry-run."""
-    return b" ".join([quote(word) for word in argv])

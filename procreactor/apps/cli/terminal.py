@@ -32,6 +32,9 @@ _ERASE = b"\r\x1b[K"
 class View(Protocol):
     """What shows a run to a person."""
 
+    shows_nothing: bool
+    """Whether there is nobody to be told."""
+
     def on_start(self, seq: int, command: bytes, now_s: float) -> None:
         """Take note of a job that has started."""
 
@@ -51,6 +54,8 @@ class View(Protocol):
 class NoView:
     """Shows nothing, as where there is no terminal."""
 
+    shows_nothing = True
+
     def on_start(self, seq: int, command: bytes, now_s: float) -> None:
         """Do nothing."""
 
@@ -69,6 +74,8 @@ class NoView:
 
 class ProgressLine(NoView):
     """Shows *state*, as *render* puts it, on the terminal *fd*, which stays its owner's."""
+
+    shows_nothing = False
 
     def __init__(self, state: ProgressState, render: Renderer, fd: int = 2) -> None:
         self._state = state

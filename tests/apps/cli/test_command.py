@@ -450,3 +450,15 @@ def test_progress_is_for_a_terminal(tmp_path: Path) -> None:
         os.close(theirs)
     with running(tmp_path, "--progress", "sleep", ":::", "0.5") as process:
         assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
+
+
+def test_a_hangup_that_was_ignored_when_we_came_stays_ignored(tmp_path: Path) -> None:
+    """As under nohup(1), and for the interrupts of a shell's job in the background."""
+    command = f"{PYTHON} -m procreactor run --shell 'kill -HUP $PPID; echo {{}}' ::: done"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"trap '' HUP; exec {command}"],
+        capture_output=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"done\n", b"")

@@ -1,0 +1,86 @@
+"""transport.signalTree: the child and all that it has started, and nobody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from programs_build import build_program
+from support import Recorder, make_reactor, run_until
+from woods import living, new_mark, wait_gone
+
+from procreactor.internet.epollreactor import EPollReactor
+from procreactor.internet.error import ProcessExitedAlready
+
+
+@pytest.fixture
+def reactor() -> Iterator[EPollReactor]:
+    with make_reactor() as made:
+        yield made
+
+
+def grow(reactor: EPollReactor, mark: str, shape: str, number: int, **kwargs: Any) -> Any:
+    """Return a child with a tree of so many, each of which has said that it is there."""
+    protocol = Recorder()
+    program = build_program("tree")
+    args = ["tree", mark, shape, str(number)]
+    reactor.spawnProcess(protocol, program, args, env=None, **kwargs)
+    run_until(reactor, lambda: protocol.out.count(b".") == number + 1)
+    return protocol
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL"])
+@pytest.mark.parametrize("session", [False, True])
+def test_all_of_a_tree_get_the_signal(reactor: EPollReactor, name: str, session: bool) -> None:
+    mark = new_mark()
+    protocol = grow(reactor, mark, "broad", 3, session=session)
+    assert len(living(mark)) == 4
+    protocol.transport.signalTree(name)
+    run_until(reactor, lambda: protocol.ended)
+    wait_gone(mark)
+    assert protocol.reason.value.signal == getattr(signal, f"SIG{name}")
+
+
+def test_on_a_terminal_too(reactor: EPollReactor) -> None:
+    mark = new_mark()
+    protocol = grow(reactor, mark, "broad", 2, usePTY=True)
+    protocol.transport.signalTree("KILL")
+    run_until(reactor, lambda: protocol.ended)
+    wait_gone(mark)
+
+
+def test_another_child_gets_nothing(reactor: EPollReactor) -> None:
+    marks = [new_mark(), new_mark()]
+    one, other = (grow(reactor, mark, "broad", 1) for mark in marks)
+    one.transport.signalTree("KILL")
+    run_until(reactor, lambda: one.ended)
+    assert len(living(marks[1])) == 2
+    other.transport.signalTree("KILL")
+    run_until(reactor, lambda: other.ended)
+    wait_gone(marks[1])
+
+
+def test_after_the_end_there_is_nobody(reactor: EPollReactor) -> None:
+    protocol = Recorder()
+    transport = reactor.spawnProcess(protocol, "/bin/true", env=None)
+    run_until(reactor, lambda: protocol.ended)
+    with pytest.raises(ProcessExitedAlready):
+        transport.signalTree("TERM")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [("NONE", ValueError), (None, TypeError), (999, OSError)]
+)
+def test_a_signal_that_is_none_is_refused(
+    reactor: EPollReactor, wrong: Any, error: type[Exception]
+) -> None:
+    protocol = Recorder()
+    transport = reactor.spawnProcess(protocol, "/bin/cat", env=None)
+    with pytest.raises(error):
+        transport.signalTree(wrong)
+    assert transport.pid in {*map(int, filter(str.isdigit, os.listdir("/proc")))}
+    transport.signalTree(signal.SIGKILL)
+    run_until(reactor, lambda: protocol.ended)
