@@ -203,9 +203,12 @@ LAZY = {
     ("procreactor", "__getattr__"),
     ("procreactor.apps.cli.views", "open_view"),
     ("procreactor.__main__", "_do"),
+    ("procreactor.apps.cli.main", "_page"),
+    ("procreactor.apps.cli.session", "_open_results"),
 }
 """Where an import may hide: the reactor is made, and the package's names are fetched, on demand;
-the live view's library is an extra, and takes longer to import than most runs take."""
+the live view's library is an extra, and takes longer to import than most runs take; and what most
+runs of the command do not need is not to keep them waiting."""
 
 
 def test_no_import_hides_in_a_function() -> None:

@@ -56,10 +56,6 @@ _CANCELLED = "cancelled before it began"
 S = TypeVar("S", bound=Sink)
 
 
-def _at_once() -> float:
-    return 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What holds for all commands of a run."""
@@ -78,7 +74,7 @@ class Policy:
 
     retry_delay_s: float = 0.0
     reads_ahead: bool = True
-    wait_s: Callable[[], float] = _at_once
+    wait_s: Callable[[], float] | None = None
     """How long the next start has to wait from now; 0: not at all."""
 
     drain_s: float = 1.0
@@ -306,10 +302,10 @@ class Engine(Generic[S]):
 
     def _fill(self) -> None:
         most = self._policy.jobs + (self._ahead if self._policy.reads_ahead else 0)
+        wait_s = self._policy.wait_s
         while len(self._tasks) < most and (self._more or self._retries):
-            wait_s = self._policy.wait_s()
-            if wait_s > 0:
-                self._wait(wait_s)
+            if wait_s is not None and (left_s := wait_s()) > 0:
+                self._wait(left_s)
                 return
             task = self._next_task()
             if task is None:
@@ -343,17 +339,15 @@ class Engine(Generic[S]):
         self._on_start(task)
         try:
             plan = task.plan = self._planner.plan(task.command)
-            spec = plan.spec
             if self._forest is not None:
-                task.tree = self._forest.plant(spec)
-                spec = task.tree.spec
+                task.tree = self._forest.plant(plan.spec)
         except OSError as error:
             self._clear(task)
             self._pool.check_owner()  # else it is not the command's
             heapq.heappush(self._free_slots, task.slot)
             self._over.append(Done(task, None, error))
             return
-        self._tasks[self._pool.submit(spec, plan.data)] = task
+        self._tasks[self._pool.submit(plan.spec, plan.data)] = task
 
     def _take_slot(self) -> int:
         if self._free_slots:

@@ -48,7 +48,7 @@ class Planner:
 
     *capture*: stdout and stderr that go to no file come through pipes; else they are this
     process's. *cwd*, *env*, *env_extra*, *limits* and *nice* are those of commands that do not
-    say.
+    say; without *env* it is this process's, as it is now.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class Planner:
         self._nice = plan_int(nice, "nice", -40, 40)
         rlimits = limits.rlimits if limits is not None else None
         self._rlimits: Sequence[RlimitSetting] = plan_rlimits(rlimits or {}, "limits.rlimits")
-        environments.plan(self._env, "env")  # says what is wrong with it, before the first command
+        self._own_env = environments.plan(self._env, "env")  # or what is wrong with it
+        self._searched: tuple[bytes, object, tuple[bytes, ...]] = (b"", None, ())
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         out, err = (PipeEnd.WE_READ, PipeEnd.WE_READ) if capture else (1, 2)
         self._without_input = (Redirect(0, self._null), Redirect(1, out), Redirect(2, err))
@@ -88,16 +89,16 @@ class Planner:
         if not argv:
             raise ValueError("argv must have at least the program")
         program = encode_path(argv[0], "argv[0]")
-        env: object = self._env
+        child_env, rows = self._own_env
         if command.env is not None or command.env_extra is not None:
             env = _with_extra(self._env if command.env is None else command.env, command.env_extra)
-        child_env, rows = environments.plan(env, "env")
-        candidates = tuple(find_candidates(program, child_env, os.environb))
+            child_env, rows = environments.plan(env, "env")
+        candidates = self._candidates(program, child_env, rows)
         cwd = encode_path(command.cwd, "cwd") if command.cwd is not None else self._cwd
         data = self._encode(command.input)
         spec = SpawnSpec(
             candidates,
-            tuple(encode_argv(list(argv), program, "argv")),
+            encode_argv(argv if type(argv) is list else list(argv), program, "argv"),
             rows,
             self._without_input if command.input is None else self._with_input,
             cwd,
@@ -109,6 +110,16 @@ class Planner:
         if not (command.stdin is command.stdout is command.stderr is None):
             self._open_files(command, spec, fds)
         return Plan(spec, data, fds)
+
+    def _candidates(
+        self, program: bytes, env: Mapping[bytes, bytes], rows: object
+    ) -> tuple[bytes, ...]:
+        """Where to look for *program*: where it was for the last one, if that is the same."""
+        before, its_rows, candidates = self._searched
+        if program != before or rows is not its_rows:
+            candidates = tuple(find_candidates(program, env, os.environb))
+            self._searched = program, rows, candidates
+        return candidates
 
     def _encode(self, data: object) -> bytes:
         if data is None:

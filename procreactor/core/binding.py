@@ -16,7 +16,6 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from procreactor._core import ffi, lib
@@ -66,7 +65,9 @@ _FEATURES = {
 }
 
 # The launcher lies beside the compiled module; without one (setup.py says when), identities fork.
-_launcher_path = os.fsencode(Path(__file__).resolve().parents[1] / "_launch")
+_launcher_path = os.fsencode(
+    os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "_launch")
+)
 _LAUNCHER = ffi.new("char[]", _launcher_path) if os.access(_launcher_path, os.X_OK) else ffi.NULL
 
 _CLD_EXITED = 1

@@ -42,7 +42,6 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
@@ -158,7 +157,8 @@ class Cgroup:
         found: list[int] = []
         for folder in self._folders():
             try:
-                text = Path(folder, "cgroup.procs").read_text()
+                with open(f"{folder}/cgroup.procs", encoding="ascii") as file:
+                    text = file.read()
             except OSError:
                 continue  # removed by now, or for threads alone
             found += [int(pid) for pid in text.split() if pid != "0"]
@@ -422,7 +422,8 @@ def _refusal(number: int, controllers: Collection[str], path: str | None, hint: 
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
     except OSError:
         return ""
 

@@ -32,7 +32,6 @@ import fcntl
 import os
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from procreactor.model import END, WOULD_BLOCK, NoData
@@ -134,6 +133,7 @@ def _target_bytes() -> int:
 
 def _read_limit(name: str, default: int) -> int:
     try:
-        return int(Path("/proc/sys/fs", name).read_text())
+        with open(f"/proc/sys/fs/{name}", encoding="ascii") as file:
+            return int(file.read())
     except (OSError, ValueError):
         return default  # /proc is not there: what the kernel starts with

@@ -58,15 +58,16 @@ def encode_argv(args: object, program: bytes, what: str) -> list[bytes]:
     """Return the argument vector for *args* (a list or tuple), at least ``[program]``."""
     if not isinstance(args, list | tuple):
         raise TypeError(f"{what} must be a list or tuple of str or bytes, not {args!r}")
-    argv = [_encode_arg(arg, what, index) for index, arg in enumerate(args)] or [program]
+    argv = [
+        arg if type(arg) is bytes and b"\0" not in arg else _encode_arg(arg, what, index)
+        for index, arg in enumerate(args)
+    ] or [program]
     if not argv[0]:
         raise ValueError(f"{what}[0] must not be empty")
     return argv
 
 
 def _encode_arg(arg: object, what: str, index: int) -> bytes:
-    if type(arg) is bytes and b"\0" not in arg:
-        return arg
     if type(arg) is str and arg.isascii() and "\0" not in arg:
         return arg.encode()  # every file system encoding has ASCII as it is
     return encode_path(arg, f"{what}[{index}]")

@@ -24,10 +24,8 @@ original's alone. Any thread may call, each tree from one at a time.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import itertools
-import operator
 import os
 import signal
 import threading
@@ -183,14 +181,6 @@ class _SessionTree(Tree):
         pass
 
 
-_FIELDS = operator.attrgetter(*(field.name for field in dataclasses.fields(SpawnSpec)))
-
-
-def _copy(spec: SpawnSpec) -> SpawnSpec:
-    """Return *spec* for another to change: who made it may use it again. A third of `replace`."""
-    return SpawnSpec(*_FIELDS(spec))
-
-
 class _Tokens:
     """Environments with a token, one per tree, made of one that mostly stays the same."""
 
@@ -277,22 +267,21 @@ class Forest:
             raise ValueError("the forest is closed")
 
     def plant(self, spec: SpawnSpec) -> Tree:
-        """Return a tree whose leader is to be started by its ``spec``, a copy of *spec*, and once.
+        """Return a tree whose leader is to be started by *spec*, which is the tree's, and changed.
 
         SpawnError (EMFILE, ENOSPC ...) where limits are asked for and no group is to be had.
         """
         self.check_owner()
-        copy = _copy(spec)
         by_group = self.way == "cgroup" and spec.cgroup_fd < 0  # else it is to be in another
         group = self._take_group() if by_group else None
         tree: Tree
         if group is not None:
-            tree = _GroupTree(self, copy, group)
+            tree = _GroupTree(self, spec, group)
         else:
-            copy.env, token = self._tokens.next(spec.env)
-            if copy.process_group is None:
-                copy.new_session = True
-            tree = _SessionTree(self, copy, token)
+            spec.env, token = self._tokens.next(spec.env)
+            if spec.process_group is None:
+                spec.new_session = True
+            tree = _SessionTree(self, spec, token)
         self._growing.add(tree)
         return tree
 

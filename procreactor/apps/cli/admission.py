@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 __all__ = ["LOOK_AGAIN_S", "AdmissionPolicy", "max_load", "read_load", "read_memory"]
 
@@ -97,7 +96,8 @@ def read_load(path: str = "/proc/loadavg") -> float | None:
     None where it cannot be read.
     """
     try:
-        average, _, _, tasks, *_ = Path(path).read_text(encoding="ascii").split()
+        with open(path, encoding="ascii") as file:
+            average, _, _, tasks, *_ = file.read().split()
         running, _, _ = tasks.partition("/")
         return max(float(average), int(running) - 1.0)
     except (OSError, ValueError):

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 
 __all__ = ["Extent", "Held", "Part", "Spill"]
@@ -270,7 +269,8 @@ def _open_nameless(directory: str) -> int:
     except OSError as error:
         if error.errno not in _NO_O_TMPFILE:
             raise
-    fd, name = tempfile.mkstemp(prefix="procreactor-", dir=directory)
+    name = f"{directory}/procreactor-{os.urandom(16).hex()}"
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.unlink(name)
     return fd
 

@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from procreactor.apps.cli.inputs import Inputs
 from procreactor.apps.cli.joblog import ResumeState
 from procreactor.apps.cli.options import Options
-from procreactor.apps.cli.results import JobName, ResultSink
+from procreactor.apps.cli.records import JobName, ResultSink, Sink
 from procreactor.apps.cli.shellwords import join, split
 from procreactor.apps.cli.template import Template, TextTemplate
 from procreactor.apps.commands import Command
 from procreactor.model import END, WOULD_BLOCK
 
-__all__ = ["Job", "JobSource", "Sink"]
-
-
-class Sink(Protocol):
-    """Where the bytes of one stream of a job go."""
-
-    def append(self, data: bytes, /) -> object:
-        """Take *data* as the next bytes of the stream."""
+__all__ = ["Job", "JobSource"]
 
 
 class Job:

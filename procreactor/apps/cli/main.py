@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import select
 import sys
 from collections.abc import Sequence
 
-from procreactor.apps.cli import manual
 from procreactor.apps.cli.exits import OTHER_ERROR
 from procreactor.apps.cli.inputs import InputError
 from procreactor.apps.cli.joblog import JobLogError
@@ -15,6 +15,10 @@ from procreactor.apps.cli.options import OptionError, Options, parse
 from procreactor.apps.cli.session import Session
 
 __all__ = ["run"]
+
+_OBJECTS_OF_A_RUN = 100_000
+"""The jobs that run hold thousands of objects, none in a circle: to look through them each time
+that 700 have come is a tenth of the work per job."""
 
 
 def run(arguments: Sequence[str], version: str) -> int:
@@ -26,6 +30,7 @@ def run(arguments: Sequence[str], version: str) -> int:
             return 0
         if options.dry_run:
             return _dry_run(options)
+        gc.set_threshold(_OBJECTS_OF_A_RUN)
         return Session(options).run()
     except OptionError as error:
         print(f"procreactor run: {error}", file=sys.stderr)
@@ -35,6 +40,8 @@ def run(arguments: Sequence[str], version: str) -> int:
 
 
 def _page(show: str, version: str) -> str:
+    from procreactor.apps.cli import manual
+
     what, _, shell = show.partition(" ")
     if what == "completion":
         return manual.completion(shell)

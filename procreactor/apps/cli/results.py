@@ -43,75 +43,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from procreactor.apps.cli.recordfile import RecordFile, end_of_whole_lines, end_of_whole_rows
+from procreactor.apps.cli.records import JobName, JobRecord, ResultSink, Sink
 from procreactor.streams.collect import Collector
 
-__all__ = ["JobName", "JobRecord", "ResultSink", "Sink", "open_results", "value_directory"]
-
-
-@dataclass(frozen=True, slots=True)
-class JobName:
-    """What tells one job from another."""
-
-    seq: int
-    values: tuple[bytes, ...]
-    """Those of all input sources, in order; of several records, one after the other."""
-
-    columns: int = 0
-    """How many of the values are one record; 0: all."""
-
-    place: bytes | None = None
-    """The name given to --results, replaced, where it has replacement strings."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobRecord:
-    """A job that has ended; the fields are those of the job log."""
-
-    name: JobName
-    host: str
-    start_s: float
-    runtime_s: float
-    sent_bytes: int
-    received_bytes: int
-    exit_code: int
-    signal: int
-    command: bytes
-
-
-class Sink(Protocol):
-    """Where the bytes of one stream go."""
-
-    def append(self, data: bytes, /) -> None:
-        """Take *data* as the next bytes of the stream."""
-
-
-class ResultSink(Protocol):
-    """Stores what jobs wrote, and how they ended."""
-
-    def new_sinks(self, name: JobName) -> tuple[Sink, Sink]:
-        """Return sinks for stdout and stderr of a job that starts, or starts again.
-
-        OSError names the file.
-        """
-
-    def store(self, record: JobRecord) -> None:
-        """Have the result of a job, whose sinks have all there is, where it belongs.
-
-        OSError names the file.
-        """
-
-    def discard(self, name: JobName) -> None:
-        """Forget a job that was started and will not be stored, as far as it is not on the disk."""
-
-    def has(self, name: JobName) -> bool:
-        """Tell whether an earlier run has stored this job; where nobody can know, False."""
-
-    def close(self) -> None:
-        """Let go of all files; OSError names one. Idempotent."""
-
-    @property
-    def unwritten(self) -> list[bytes]:
-        """Records that could not be written, oldest first."""
+__all__ = ["open_results", "value_directory"]
 
 
 def open_results(

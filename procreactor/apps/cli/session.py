@@ -38,11 +38,11 @@ from procreactor.apps.cli import exits
 from procreactor.apps.cli.admission import AdmissionPolicy, read_load, read_memory
 from procreactor.apps.cli.inputs import InputError
 from procreactor.apps.cli.joblog import LOCAL_HOST, JobLog, JobLogError, read_log
-from procreactor.apps.cli.jobs import Job, JobSource, Sink
+from procreactor.apps.cli.jobs import Job, JobSource
 from procreactor.apps.cli.options import Options
 from procreactor.apps.cli.output import OutputClosed, OutputWriter
 from procreactor.apps.cli.progress import ProgressState
-from procreactor.apps.cli.results import JobRecord, ResultSink, open_results
+from procreactor.apps.cli.records import JobRecord, ResultSink, Sink
 from procreactor.apps.cli.stats import RunningMedian, timeout_s
 from procreactor.apps.cli.views import ViewKind, open_view
 from procreactor.apps.commands import Command
@@ -98,11 +98,7 @@ class Session:
             logged = read_log(path) if options.resume else None
             self._log = JobLog(path, append=append)
         if options.results is not None:
-            self._results = open_results(
-                os.fsdecode(options.results),
-                append=bool(options.resume),
-                limit_bytes=options.max_output_bytes,
-            )
+            self._results = _open_results(options.results, options)
         self._source = JobSource(options, logged, self._results, self._wake_when_readable)
         self._progress = ProgressState(time.monotonic(), self._total())
         self._view = open_view(self._view_kind(), self._progress)
@@ -115,6 +111,11 @@ class Session:
                 early=options.retries == 1,
                 before_write=self._view.clear,
             )
+        # Of what most runs do not need, thousands of jobs are not to pay for the question.
+        self._has_early_sinks = options.keep_order or self._results is not None
+        self._keeps_books = self._log is not None or self._results is not None
+        self._times_jobs = options.timeout is not None and options.timeout.is_percent
+        self._has_rules = options.halt != NEVER or options.xargs_exit
         try:
             self._run_engine()
             return self._finish()
@@ -185,7 +186,7 @@ class Session:
             stop=[(step.signal, step.wait_ms / 1000) for step in options.termseq],
             retries=options.retries - 1 if options.retries else sys.maxsize,
             reads_ahead=not in_sequence and self._admission.asks_nothing,
-            wait_s=self._wait_s,
+            wait_s=None if self._admission.asks_nothing else self._wait_s,
             drain_s=DRAIN_S,
         )
 
@@ -200,8 +201,6 @@ class Session:
 
     def _wait_s(self) -> float:
         admission = self._admission
-        if admission.asks_nothing:
-            return 0.0
         return admission.wait_s(
             time.monotonic(),
             self._last_start_s,
@@ -251,7 +250,9 @@ class Session:
         assert isinstance(job, Job)
         self._last_start_s = time.monotonic()
         self._progress.on_start()
-        self._open_sinks(job, task.slot)
+        self._forget_output(job)
+        if self._has_early_sinks:
+            self._open_sinks(job, task.slot)
         if self._options.verbose or self._is_shown:
             self._announce(job, command)
 
@@ -260,6 +261,13 @@ class Session:
         self._view.on_start(job.seq, line, time.monotonic())
         if self._options.verbose:
             self._say(os.fsdecode(line))
+
+    def _forget_output(self, job: Job) -> None:
+        """What an earlier attempt has left is not this one's."""
+        if job.sinks is not None and self._writer is not None:
+            self._writer.discard(job.seq)
+        job.sinks = None
+        job.received_bytes = 0
 
     def _open_sinks(self, job: Job, slot: int) -> None:
         pairs: list[tuple[Sink, Sink]] = []
@@ -271,8 +279,6 @@ class Session:
             except OSError as error:
                 self._fail(error)
         limit_bytes = self._options.max_output_bytes
-        job.received_bytes = 0
-        job.sinks = None
         if pairs:
             job.sinks = (
                 _Stream(job, [pair[0] for pair in pairs], limit_bytes),
@@ -282,6 +288,8 @@ class Session:
     def _sinks_of(self, task: Task) -> tuple[Any, Any]:
         job = task.command.tag
         assert isinstance(job, Job)
+        if job.sinks is None:
+            self._open_sinks(job, task.slot)
         assert job.sinks is not None
         return job.sinks
 
@@ -295,25 +303,27 @@ class Session:
         task = done.task
         job = task.command.tag
         assert isinstance(job, Job)
+        is_ok = done.ok
         self._done += 1
-        self._failed += not done.ok
-        self._progress.on_end(done.ok)
+        self._failed += not is_ok
+        self._progress.on_end(is_ok)
         self._view.on_end(job.seq)
         if done.error is not None:
             self._say(f"procreactor: job {job.seq}: {done.error}")
-        for sink in job.sinks or ():
+        sinks, job.sinks = job.sinks, None  # they know the job: no circle is to be left of it
+        for sink in sinks or ():
             if isinstance(sink, _Stream):
                 sink.end()
-        self._store(done, job)
-        if self._writer is not None:
+        if self._keeps_books:
+            self._store(done, job)
+        if self._writer is not None and sinks is not None:
             self._writer.finish(job.seq)
-        if done.ok and done.ended is not None:
+        if self._times_jobs and is_ok and done.ended is not None:
             self._median.add(done.ended.duration_s)
-        self._judge(done)
+        if self._has_rules:
+            self._judge(done, is_ok)
 
     def _store(self, done: Done[Any], job: Job) -> None:
-        if self._log is None and self._results is None:
-            return
         if done.task.is_stopping and not done.task.timed_out:
             return  # we stopped it: so it is not done, and --resume runs it again
         ended, status = done.ended, _status_of(done)
@@ -335,7 +345,7 @@ class Session:
         else:
             self._unlogged.append((job.seq, *fields))
 
-    def _judge(self, done: Done[Any]) -> None:
+    def _judge(self, done: Done[Any], is_ok: bool) -> None:
         """Stop where --halt or xargs's rules say so."""
         status = _status_of(done)
         if self._options.xargs_exit:
@@ -349,7 +359,7 @@ class Session:
         if self._halt.decision is not Decision.GO_ON:
             return
         total = self._progress.total
-        decision = self._halt.on_result(done.ok, self._done, self._failed, total)
+        decision = self._halt.on_result(is_ok, self._done, self._failed, total)
         if decision is Decision.GO_ON:
             return
         self._status = exits.halted_status(
@@ -471,6 +481,14 @@ class _Stream:
         data = self._collector.getvalue(gap)
         for sink in self._sinks:
             sink.append(data)
+
+
+def _open_results(path: bytes, options: Options) -> ResultSink:
+    from procreactor.apps.cli.results import open_results
+
+    return open_results(
+        os.fsdecode(path), append=bool(options.resume), limit_bytes=options.max_output_bytes
+    )
 
 
 def _status_of(done: Done[Any]) -> ExitStatus:

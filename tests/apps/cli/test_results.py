@@ -20,13 +20,8 @@ from hypothesis import strategies as st
 from mounts import needs_mounts
 
 from procreactor.apps.cli import shellwords
-from procreactor.apps.cli.results import (
-    JobName,
-    JobRecord,
-    ResultSink,
-    open_results,
-    value_directory,
-)
+from procreactor.apps.cli.records import JobName, JobRecord, ResultSink
+from procreactor.apps.cli.results import open_results, value_directory
 
 
 def record(name: JobName, command: bytes = b"true", code: int = 0, received: int = 0) -> JobRecord:
