@@ -15,13 +15,10 @@ here, once per errno class.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
 
 __all__ = ["SpawnError", "report_callback_error", "spawn_error"]
-
-_log = logging.getLogger("procreactor")
 
 
 class SpawnError(OSError):
@@ -96,4 +93,19 @@ def report_callback_error(callback: str) -> None:
     """
     if isinstance(sys.exception(), KeyboardInterrupt | SystemExit):
         raise  # in an except block of the caller
-    _log.exception("%s raised", callback)
+    _log_exception(f"{callback} raised")
+
+
+def _log_exception(text: str) -> None:
+    """Log *text*, with the exception being handled.
+
+    To import logging takes as long as a tenth of a short run of the command, so it is imported when
+    there is something to log; where that fails (no fd is left), stderr has to do.
+    """
+    try:
+        from logging import getLogger
+    except (ImportError, OSError):
+        sys.stderr.write(f"procreactor: {text}\n")
+        sys.excepthook(*sys.exc_info())
+    else:
+        getLogger("procreactor").error("%s", text, exc_info=True)

@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-__all__ = ["mount", "needs_mounts", "private_mounts", "unmount"]
+__all__ = ["bind", "mount", "needs_mounts", "private_mounts", "unmount"]
 
 _CLONE_NEWNS = 0x20000
-_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
+_MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 _MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,6 +41,12 @@ def private_mounts() -> None:
 def mount(kind: str, at: str, options: str) -> None:
     """Mount a file system of *kind*; OSError."""
     if _libc.mount(kind.encode(), at.encode(), kind.encode(), 0, options.encode()) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), at)
+
+
+def bind(source: str, at: str) -> None:
+    """What is at *source* is at *at* as well; OSError."""
+    if _libc.mount(source.encode(), at.encode(), None, _MS_BIND, None) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), at)
 
 

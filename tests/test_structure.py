@@ -203,6 +203,7 @@ LAZY = {
     ("procreactor", "__getattr__"),
     ("procreactor.apps.cli.views", "open_view"),
     ("procreactor.__main__", "_do"),
+    ("procreactor.errors", "_log_exception"),
     ("procreactor.apps.cli.main", "_page"),
     ("procreactor.apps.cli.session", "_open_results"),
 }

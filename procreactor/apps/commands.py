@@ -17,7 +17,6 @@ import os
 import shlex
 import signal as signals
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from procreactor.model import ResourceUsage
@@ -35,8 +34,7 @@ _LAST_LINES = 8
 _LAST_BYTES = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What a command may use, it and all its descendants. None: as much as this process may.
 
     *rlimits* (``resource.RLIMIT_*`` to a limit, or a pair (soft, hard)) are setrlimit(2)'s and hold
@@ -51,8 +49,7 @@ class Limits:
     """Of how many CPUs it gets the time; 0.5 is half of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One command. What is None is as the call that runs it says for all.
 
     *stdin*, *stdout* and *stderr* name a file (an output file is made, or emptied) or an fd; output

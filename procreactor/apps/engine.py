@@ -32,7 +32,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from procreactor.apps.commands import Command
@@ -56,8 +55,7 @@ _CANCELLED = "cancelled before it began"
 S = TypeVar("S", bound=Sink)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """What holds for all commands of a run."""
 
     jobs: int

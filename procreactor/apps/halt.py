@@ -51,14 +51,15 @@ _SHORT = {
 }
 """GNU parallel's older spellings; ``N%`` is ``soon,fail=N%``."""
 
-_LONG = re.compile(r"(soon|now),(fail|success|done)=([0-9]+(?:\.[0-9]+)?)(%?)", re.ASCII)
+_LONG = r"(soon|now),(fail|success|done)=([0-9]+(?:\.[0-9]+)?)(%?)"
 
 
 def parse_halt(text: str) -> Halt:
     """Return what ``--halt`` *text* says; ValueError says what it may be."""
     if text in _SHORT:
         return _SHORT[text]
-    match = _LONG.fullmatch(f"soon,fail={text}" if re.fullmatch(r"[0-9.]+%", text) else text)
+    long = f"soon,fail={text}" if re.fullmatch(r"[0-9.]+%", text) else text
+    match = re.fullmatch(_LONG, long)
     if match is not None:
         when, what, number, percent = match.groups()
         threshold = float(number)

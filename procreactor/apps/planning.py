@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from procreactor.apps.commands import Argument, Command, File, Limits
 from procreactor.model import PipeEnd, Redirect, RlimitSetting, SpawnSpec
@@ -28,13 +27,15 @@ _READ = os.O_RDONLY | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
-@dataclass(slots=True)
 class Plan:
     """A request, what is to be written to its stdin, and the fds that were opened for it."""
 
-    spec: SpawnSpec
-    data: bytes
-    fds: Sequence[int] = ()
+    __slots__ = ("data", "fds", "spec")
+
+    def __init__(self, spec: SpawnSpec, data: bytes, fds: Sequence[int] = ()) -> None:
+        self.spec = spec
+        self.data = data
+        self.fds = fds
 
     def close(self) -> None:
         """Close the fds. Idempotent."""

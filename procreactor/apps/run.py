@@ -359,6 +359,6 @@ def _new_planner(settings: Settings) -> Planner:
 def _new_forest(settings: Settings) -> Forest | None:
     limits = settings.limits or Limits()
     tree_limits = TreeLimits(limits.memory_bytes, limits.pids, limits.cpus)
-    if tree_limits != TreeLimits():
+    if tree_limits.files:
         return Forest(limits=tree_limits)
     return Forest() if settings.tree else None

@@ -7,7 +7,6 @@ then is anything opened, and the user database asked.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import inspect
 import os
@@ -85,7 +84,7 @@ def spawn_process(
     _check_ids(uid, gid)
     spec = _plan_program(executable, args, env, path, redirects)
     if extras:
-        spec = dataclasses.replace(spec, **_plan_options(extras, bool(usePTY)))
+        spec = spec.replace(**_plan_options(extras, bool(usePTY)))
     if uid is not None or gid is not None:
         spec.identity = resolve_identity(uid, gid)
     transport: Process | PTYProcess

@@ -7,7 +7,7 @@ Twisted's children see; 0 rows and columns mean "unknown" to programs.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError
@@ -25,8 +25,7 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PtyPair:
+class PtyPair(NamedTuple):
     """Two open fds: *master* (non-blocking) is ours, *slave* (blocking) is the child's."""
 
     master: int

@@ -26,7 +26,6 @@ never touched.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 from collections.abc import Iterable
@@ -447,8 +446,7 @@ class TerminalChild(_Life):
         The child leads a new session with the terminal as its own, on fds 0, 1 and 2. Raises as
         `ChildProcess.start` does; then both fds of *pty* are still the caller's.
         """
-        spec = dataclasses.replace(
-            spec,
+        spec = spec.replace(
             redirects=[Redirect(child_fd, pty.slave) for child_fd in (0, 1, 2)],
             new_session=True,
             controlling_tty_fd=0,

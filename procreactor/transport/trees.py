@@ -32,7 +32,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from procreactor.errors import spawn_error
 from procreactor.kernel import cgroups, children, processes
@@ -55,7 +54,6 @@ _LEAST_QUOTA_US = 1_000  # of cpu.max
 _MOST = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
 class TreeLimits:
     """What one tree may use at most, all its processes together; None: what this process may.
 
@@ -63,29 +61,23 @@ class TreeLimits:
     many processes and threads there may be. *cpus* is in CPUs: 0.5, or 2. TypeError, ValueError.
     """
 
-    memory_bytes: int | None = None
-    pids: int | None = None
-    cpus: float | None = None
+    __slots__ = ("files",)
 
-    def __post_init__(self) -> None:
-        if self.memory_bytes is not None:
-            plan_int(self.memory_bytes, "memory_bytes", 1, _MOST)
-        if self.pids is not None:
-            plan_int(self.pids, "pids", 1, _MOST)
-        if self.cpus is not None:
-            _check_cpus(self.cpus)
+    def __init__(
+        self,
+        memory_bytes: int | None = None,
+        pids: int | None = None,
+        cpus: float | None = None,
+    ) -> None:
+        self.files: dict[str, str] = {}
+        """The files of a cgroup, and what is to be in each; empty without limits."""
 
-    @property
-    def files(self) -> dict[str, str]:
-        """The files of a cgroup, and what is to be in each."""
-        found = {}
-        if self.memory_bytes is not None:
-            found["memory.max"] = str(self.memory_bytes)
-        if self.pids is not None:
-            found["pids.max"] = str(self.pids)
-        if self.cpus is not None:
-            found["cpu.max"] = f"{round(self.cpus * _CPU_PERIOD_US)} {_CPU_PERIOD_US}"
-        return found
+        if memory_bytes is not None:
+            self.files["memory.max"] = str(plan_int(memory_bytes, "memory_bytes", 1, _MOST))
+        if pids is not None:
+            self.files["pids.max"] = str(plan_int(pids, "pids", 1, _MOST))
+        if cpus is not None:
+            self.files["cpu.max"] = f"{round(_plan_cpus(cpus) * _CPU_PERIOD_US)} {_CPU_PERIOD_US}"
 
     @property
     def controllers(self) -> list[str]:
@@ -93,12 +85,13 @@ class TreeLimits:
         return [name.partition(".")[0] for name in self.files]
 
 
-def _check_cpus(cpus: object) -> None:
+def _plan_cpus(cpus: object) -> float:
     least = _LEAST_QUOTA_US / _CPU_PERIOD_US
     if not isinstance(cpus, int | float) or isinstance(cpus, bool):
         raise TypeError(f"cpus must be a number of CPUs, at least {least}, not {cpus!r}")
     if not least <= cpus <= 1e6:
         raise ValueError(f"cpus must be from {least} to 1000000, not {cpus!r}")
+    return cpus
 
 
 class Tree:

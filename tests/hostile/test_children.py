@@ -179,7 +179,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import errno
 import fcntl
 import os
@@ -872,7 +871,7 @@ def refusal_of_a_spawn(path: str, uid: int) -> SpawnError:
 
 
 def refusal_of_a_batch(path: str, uid: int) -> SpawnError:
-    spec = dataclasses.replace(plan_command([path]), identity=Identity(uid, uid, ()))
+    spec = plan_command([path]).replace(identity=Identity(uid, uid, ()))
     (outcome,) = run_batch([spec], at_once=1)
     assert outcome.error is not None
     return outcome.error

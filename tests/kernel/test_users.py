@@ -8,16 +8,20 @@ import grp
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alone import alone
 from fdtables import room_for
+from mounts import bind, needs_mounts, private_mounts
 from support import PROC, Recorder, make_reactor, spawn_and_finish
 
 from procreactor.errors import SpawnError
+from procreactor.kernel import users
 from procreactor.kernel.users import resolve_identity
 from procreactor.model import Identity
 
@@ -46,9 +50,57 @@ def test_a_uid_alone_takes_that_users_gid_and_groups() -> None:
 
 def test_a_database_that_cannot_be_read_is_not_one_without_the_user() -> None:
     """Or the child would have the parent's gid."""
+    assert alone(ask_without_fds) == [errno.EMFILE, "user database"]
+
+
+def ask_without_fds() -> list[object]:
     with room_for(0), pytest.raises(SpawnError) as caught:
         resolve_identity(NOBODY.pw_uid, None)
-    assert (caught.value.errno, caught.value.stage) == (errno.EMFILE, "user database")
+    return [caught.value.errno, caught.value.stage]
+
+
+@as_root
+def test_what_was_found_is_found_again_without_asking_for_a_while() -> None:
+    assert alone(ask_twice) == [True, errno.EMFILE]
+
+
+def ask_twice() -> list[object]:
+    """Whether the same is said when nothing can be opened; and what, when the while is over."""
+    first = resolve_identity(NOBODY.pw_uid, None)
+    with room_for(0):
+        same = resolve_identity(NOBODY.pw_uid, None) == first
+        for question, (_, stamp, answer) in list(users._kept.items()):
+            users._kept[question] = (0.0, stamp, answer)
+        with pytest.raises(SpawnError) as caught:
+            resolve_identity(NOBODY.pw_uid, None)
+    return [same, caught.value.errno]
+
+
+@as_root
+@needs_mounts
+def test_a_change_of_the_database_counts_at_once(tmp_path: Path) -> None:
+    copy = tmp_path / "group"
+    shutil.copy("/etc/group", copy)
+    before, after = alone(join_a_group, str(copy))
+    assert {*after} - {*before} == {54321}
+
+
+def join_a_group(copy: str) -> list[tuple[int, ...]]:
+    """The groups of a user before and after it is put into another one."""
+    private_mounts()
+    bind(copy, "/etc/group")
+    found = [resolve_identity(NOBODY.pw_uid, None)]
+    with open(copy, "a") as file:
+        file.write("another:x:54321:nobody\n")
+    found.append(resolve_identity(NOBODY.pw_uid, None))
+    return [identity.groups for identity in found if identity is not None]
+
+
+@as_root
+def test_of_many_users_not_all_are_kept() -> None:
+    for gid in range(2 * users._MOST_KEPT):
+        assert resolve_identity(NOBODY.pw_uid, 20_000 + gid) is not None
+    assert len(users._kept) <= users._MOST_KEPT
 
 
 @as_root

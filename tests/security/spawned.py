@@ -8,7 +8,6 @@ a uid.
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import json
 import os
 import pwd
@@ -64,7 +63,7 @@ Standing = dict[str, str]
 
 def batch_spec(argv: Sequence[str], identity: Identity | None, **fields: Any) -> SpawnSpec:
     """A command for the batch engine that is to become *identity*."""
-    return dataclasses.replace(plan_command(argv, env={}), identity=identity, **fields)
+    return plan_command(argv, env={}).replace(identity=identity, **fields)
 
 
 def new_user() -> int:

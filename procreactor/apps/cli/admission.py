@@ -21,7 +21,7 @@ Sources: proc_loadavg(5), proc_meminfo(5), parallel(1).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["LOOK_AGAIN_S", "AdmissionPolicy", "max_load", "read_load", "read_memory"]
 
@@ -31,8 +31,7 @@ LOOK_AGAIN_S = 0.5
 _KILL_BELOW = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionPolicy:
+class AdmissionPolicy(NamedTuple):
     """What must hold before another job starts; None and 0 ask for nothing."""
 
     delay_s: float = 0.0

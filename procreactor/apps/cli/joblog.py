@@ -43,10 +43,8 @@ __all__ = [
 HEADER = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
 LOCAL_HOST = ":"
 
-_LINE = re.compile(
-    rb"(\d{1,18})\t[^\t]+(?:\t *-?[\d.]+){2}(?:\t *-?\d+){2}\t *(-?\d+)\t *(-?\d+)\t([^\n]*)\n"
-)
-_IS_ZERO = re.compile(rb"-?0+")
+_LINE = rb"(\d{1,18})\t[^\t]+(?:\t *-?[\d.]+){2}(?:\t *-?\d+){2}\t *(-?\d+)\t *(-?\d+)\t([^\n]*)\n"
+_ZERO = rb"-?0+"
 
 
 class JobLogError(ValueError):
@@ -229,7 +227,7 @@ def _note_lines(state: ResumeState, file: BinaryIO, path: str) -> None:
     else:
         lines = chain([first] if first else [], file)
     for number, line in enumerate(lines, 2 if at else 1):
-        found = _LINE.fullmatch(line)
+        found = re.fullmatch(_LINE, line)
         if found is not None:
             ok = _is_zero(found[2]) and _is_zero(found[3])
             state.note(int(found[1]), at, ok)
@@ -241,11 +239,11 @@ def _note_lines(state: ResumeState, file: BinaryIO, path: str) -> None:
 
 
 def _is_zero(number: bytes) -> bool:
-    return _IS_ZERO.fullmatch(number) is not None
+    return re.fullmatch(_ZERO, number) is not None
 
 
 def _command(line: bytes) -> bytes:
-    found = _LINE.fullmatch(line)
+    found = re.fullmatch(_LINE, line)
     if found is None:
         raise JobLogError(f"the job log has changed while it was read: {line[:80]!r}")
     return found[4].replace(b"\0", b"\n")

@@ -31,6 +31,7 @@ def run(arguments: Sequence[str], version: str) -> int:
         if options.dry_run:
             return _dry_run(options)
         gc.set_threshold(_OBJECTS_OF_A_RUN)
+        gc.enable()
         return Session(options).run()
     except OptionError as error:
         print(f"procreactor run: {error}", file=sys.stderr)

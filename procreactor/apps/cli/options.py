@@ -18,8 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from procreactor.apps.cli.plan import STANDARD_INPUT, InputPlan, Source
 from procreactor.apps.cli.table import BY_NAME, Option
@@ -37,14 +36,13 @@ class OptionError(ValueError):
     """The command line is wrong: which option, what it was given, and what it may be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """All that a command line says, checked."""
 
     command: tuple[bytes, ...] = ()
     """May be empty with `shell`, where each item is a command, and with ``retry-failed``."""
 
-    plan: InputPlan = field(default_factory=InputPlan)
+    plan: InputPlan = InputPlan()
     marker: bytes = b"{}"
     shell: bool = False
 

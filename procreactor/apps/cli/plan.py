@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["STANDARD_INPUT", "InputPlan", "Source"]
 
@@ -12,8 +12,7 @@ STANDARD_INPUT = b"-"
 """The path that stands for standard input."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One source of items: those given, or those of the file at *path*."""
 
     items: tuple[bytes, ...] = ()
@@ -24,8 +23,7 @@ class Source:
     """Whether it goes along with the source before it (``:::+``), instead of being crossed."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputPlan:
+class InputPlan(NamedTuple):
     """The sources, how they are cut into items, and how those become the values of jobs."""
 
     sources: tuple[Source, ...] = (Source(path=STANDARD_INPUT),)

@@ -13,7 +13,6 @@ The rules of the room:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 __all__ = [
     "ProgressState",
@@ -28,17 +27,17 @@ __all__ = [
 _REVERSE, _NORMAL = "\x1b[7m", "\x1b[m"
 
 
-@dataclass(slots=True)
 class ProgressState:
     """The counts of one run that began at *started_s*, of *total* jobs if that is known."""
 
-    started_s: float
-    total: int | None = None
-    running: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    skipped: int = 0
-    """Done by an earlier run."""
+    __slots__ = ("failed", "running", "skipped", "started_s", "succeeded", "total")
+
+    def __init__(self, started_s: float, total: int | None = None) -> None:
+        self.started_s = started_s
+        self.total = total
+        self.running = self.succeeded = self.failed = 0
+        self.skipped = 0
+        """Done by an earlier run."""
 
     def on_start(self) -> None:
         """Count a job that has started."""

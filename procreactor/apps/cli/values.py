@@ -128,14 +128,12 @@ def bytes_size(text: str) -> int:
 
 
 _UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_TIME = re.compile(
-    "".join(rf"(?:({_DECIMAL}){unit})?" for unit in "dhm") + rf"(?:({_DECIMAL})s?)?", re.ASCII
-)
+_TIME = "".join(rf"(?:({_DECIMAL}){unit})?" for unit in "dhm") + rf"(?:({_DECIMAL})s?)?"
 
 
 def seconds(text: str) -> float:
     """Return *text* in seconds: a number, or such as ``1d3h16m6.4s``."""
-    match = _TIME.fullmatch(text.lower())
+    match = re.fullmatch(_TIME, text.lower())
     if match is None or not text:
         raise ValueError("seconds, or a time such as 90s, 5m, 1h30m or 2d")
     return sum(
@@ -205,7 +203,7 @@ def _signal_number(name: str) -> int:
 # --- Delimiters -----------------------------------------------------------------------------------
 
 _ESCAPES = {b"a": 7, b"b": 8, b"f": 12, b"n": 10, b"r": 13, b"t": 9, b"v": 11, b"\\": 92, b"e": 27}
-_ESCAPE = re.compile(rb"\\(?:([abfnrtve\\])|x([0-9A-Fa-f]{1,2})|([0-7]{1,3})|(.?))", re.DOTALL)
+_ESCAPE = rb"\\(?:([abfnrtve\\])|x([0-9A-Fa-f]{1,2})|([0-7]{1,3})|(.?))"
 
 
 def delimiter(text: bytes) -> bytes:
@@ -224,4 +222,4 @@ def delimiter(text: bytes) -> bytes:
 
     if not text:
         raise ValueError(expected)
-    return _ESCAPE.sub(byte, text)
+    return re.sub(_ESCAPE, byte, text, flags=re.DOTALL)
