@@ -39,13 +39,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _list() -> None:
     print("workloads (--only):")
     for name, module in workloads().items():
-        print(f"  {name:12} {(module.__doc__ or '').splitlines()[0]}")
+        print(f"  {name:15} {(module.__doc__ or '').splitlines()[0]}")
         for point in module.PARAMS:
             print(f"    {'      ' if point.quick is None else 'quick '} {point.name}")
     print("libraries (--libraries):")
     for (kind, library), offer in suite.describe_all().items():
         state = f"not installed: {offer.missing}" if offer.missing else MEANINGS.get(library, "")
-        print(f"  {kind:6} {library:12} {state}".rstrip())
+        print(f"  {kind:6} {library:15} {state}".rstrip())
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -199,6 +199,24 @@ def _pipes() -> Iterator[Goal]:
         )
 
 
+_COMMAND = "procreactor run"
+
+
+def _commands() -> Iterator[Goal]:
+    """Many commands, as a user of xargs or GNU parallel runs them."""
+    for ours in ("run_many", _COMMAND):
+        yield from _faster("tiny", ours, {"xargs": 2.5, "parallel": 20.0}, "commands per second")
+    for point in ("16 of 64 MiB", "1,024 of 1 MiB"):
+        top, bottom = (
+            Ref("ordered_output", f"ordered output, {point}", library, "gigabytes_per_s")
+            for library in (_COMMAND, "parallel")
+        )
+        measure = f"1 GiB through -k, {point}"
+        yield Goal(measure, f"{_COMMAND} / parallel", top, bottom, Bound.AT_LEAST, 5.0)
+    start = Ref("command_start", "start-up, one item", _COMMAND, "ms")
+    yield Goal("start-up, one item", f"{_COMMAND}, ms", start, None, Bound.AT_MOST, 60)
+
+
 def _many() -> Iterator[Goal]:
     def ours(workload: str, point: str, figure: str) -> Ref:
         return Ref(workload, point, "procreactor", figure)
@@ -230,6 +248,7 @@ GOALS: tuple[Goal, ...] = (
     *_faster("tiny", "procreactor", _PEER_BOUNDS, "life cycle, tiny, 16 at once"),
     *_faster("tiny", "batch", _BATCH_BOUNDS, "the same through the batch path"),
     *_faster("true", "batch", {"limit2": 0.9}, "/bin/true through the batch path"),
+    *_commands(),
     *_flat("procreactor", ("plain", "path", "identity", "pty"), "spawn cost"),
     *_ways(),
     *_hosted(),

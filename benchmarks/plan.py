@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from benchmarks.adapters import library_of
 from benchmarks.build import HERE
 from benchmarks.model import Case, Description, Point
 
@@ -24,6 +25,8 @@ ORDER = (
     "limit_big",
     "blocking",
     "batch",
+    "run_many",
+    "procreactor run",
     "procreactor",
     "hosted",
     "posix_spawn",
@@ -35,10 +38,14 @@ ORDER = (
     "twisted",
     "uvloop",
     "parallel",
+    "python",
 )
 """Of the rows of all tables."""
 
-MEANINGS = {"hosted": "Twisted, on procreactor's reactor"}
+MEANINGS = {
+    "hosted": "Twisted, on procreactor's reactor",
+    "python": "the interpreter that runs the others, with nothing to do",
+}
 """Of a library's name, where that leaves it open: told wherever its rows are."""
 
 _Rule = Callable[[str, Mapping[str, Any]], bool]
@@ -92,7 +99,8 @@ def workloads() -> dict[str, ModuleType]:
 
 def libraries() -> list[tuple[str, str]]:
     """Return (kind, library) of all adapters, in the order of the tables."""
-    found = [(path.parent.name, path.stem) for path in (HERE / "adapters").glob("*/[a-z]*.py")]
+    files = (HERE / "adapters").glob("*/[a-z]*.py")
+    found = [(path.parent.name, library_of(path.stem)) for path in files]
     return sorted(found, key=lambda one: (one[0] != "spawn", _place(one[1]), one[1]))
 
 

@@ -22,13 +22,14 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from benchmarks.adapters import module_of
 from benchmarks.model import NotPossible
 
 __all__ = ["describe", "main", "measure"]
 
 
 def _adapter(kind: str, library: str) -> ModuleType:
-    return importlib.import_module(f"benchmarks.adapters.{kind}.{library}")
+    return importlib.import_module(f"benchmarks.adapters.{kind}.{module_of(library)}")
 
 
 def describe(kind: str, library: str) -> dict[str, Any]:

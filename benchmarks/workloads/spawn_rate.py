@@ -11,7 +11,10 @@ KIND = "spawn"
 NEEDS = "spawn_many"
 UNITS = {"us_per_child": "us"}
 SHOWN = ("us_per_child",)
-ABOUT = "xargs and posix_spawn have no pipes, GNU parallel has a shell and perl."
+ABOUT = (
+    "run_many and `procreactor run` have two pipes, xargs and posix_spawn none, GNU parallel has a "
+    "shell and perl. Where a program runs the children, its own start is part of it."
+)
 
 SECONDS = 0.6
 """Of one measurement: some thousands of children for the fast, hundreds for the slow."""

@@ -120,3 +120,19 @@ def test_as_fast_as_means_their_time_over_ours() -> None:
     (one,) = [one for one in GOALS if one.compared == "twisted / procreactor"][:1]
     assert judge(slow, [one])[0].outcome is Outcome.NOT_MET
     assert judge(fast, [one])[0].outcome is Outcome.MET
+
+
+@pytest.mark.parametrize(("ms", "outcome"), [(60.0, Outcome.MET), (60.5, Outcome.NOT_MET)])
+def test_a_start_up_is_held_to_its_milliseconds(ms: float, outcome: Outcome) -> None:
+    (one,) = [one for one in GOALS if one.top.workload == "command_start"]
+    run = report(result("command_start", one.top.point, "procreactor run", {"ms": [ms]}))
+    assert judge(run, [one])[0].outcome is outcome
+
+
+@pytest.mark.parametrize(("theirs", "bound"), [("xargs", 2.5), ("parallel", 20.0)])
+@pytest.mark.parametrize("ours", ["run_many", "procreactor run"])
+def test_commands_are_run_so_many_times_as_fast(ours: str, theirs: str, bound: float) -> None:
+    (one,) = [one for one in GOALS if (one.top, one.bottom) == (ref(theirs), ref(ours))]
+    for slower_by, outcome in ((bound, Outcome.MET), (bound - 0.5, Outcome.NOT_MET)):
+        run = report(rate(theirs, 100.0 * slower_by), rate(ours, 100.0))
+        assert judge(run, [one])[0].outcome is outcome

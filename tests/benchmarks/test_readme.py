@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_up_reports import rate, report
+from made_up_reports import rate, report, result
 
 from benchmarks.goals import GOALS
 from benchmarks.model import Report
@@ -98,6 +98,22 @@ def test_of_a_library_that_a_run_did_not_know_nothing_is_told() -> None:
     assert "hosted" not in render(run)
     assert rows_of_hosted_goals(run) == []
     assert "| twisted / procreactor | >= 3.3 | 2 | NOT met |" in render(run)
+
+
+COMMAND = "procreactor run"
+
+
+def test_what_a_run_knew_of_the_command_is_told_and_else_nothing() -> None:
+    start = result("command_start", "start-up, one item", COMMAND, {"ms": [55.0]}, unit="ms")
+    others = (rate("xargs", 300.0), rate("parallel", 4000.0))
+    known, unknown = render(report(start, *others)), render(report(*others))
+    assert f"| {COMMAND} | 55 |" in known
+    assert f"| start-up, one item | {COMMAND}, ms | <= 60 | 55 |  |" in known
+    assert f"| xargs / {COMMAND} | >= 2.5 |  | not run |" in known
+    assert f"| {COMMAND} / parallel | >= 5 |  | not run |" in known
+    assert f"| {COMMAND}" not in unknown
+    assert f"/ {COMMAND}" not in unknown
+    assert "start-up" not in unknown
 
 
 @pytest.mark.parametrize(

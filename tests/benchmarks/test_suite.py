@@ -110,7 +110,7 @@ def test_the_list_names_workloads_and_libraries() -> None:
     assert done.returncode == 0, done.stderr
     assert "spawn_rate" in done.stdout
     assert "procreactor" in done.stdout
-    assert "hosted       Twisted, on procreactor's reactor\n" in done.stdout
+    assert "hosted          Twisted, on procreactor's reactor\n" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ All children get an empty environment (those of GNU parallel its own), so that a
             path       the child's directory is /tmp
             identity   the child is uid and gid 65534, without groups; for root alone
             pty        a terminal in place of the pipes
-        What has no pipes (posix_spawn, xargs, parallel) does less, and its tables say so.
+        What has no pipes (posix_spawn, xargs, parallel), or none for standard input (run_many,
+        procreactor run), does less, and its tables say so.
+    STARTS_ANEW    True of a program that each spawn_many starts: its own start is in the seconds,
+        and only many children make it count for little
+    command_line(at_once, *options) -> what starts that program; a child's argv is to be added
+    run_ordered(argv, lines, at_once) -> (seconds, bytes)
+        one child for each of *lines*, its last argument; the outputs through a pipe, read and
+        counted here, each in one piece and in the order of the lines
     hold(argv, count) -> `Held`: so many live children, of a program that ends at the end of its
         stdin
     stall(argv, count) -> [seconds]: children one after the other, and for each how long at most
@@ -57,6 +64,12 @@ class Adapter(Protocol):
     IMPORTS: Mapping[str, str]
 
     def spawn_many(self, argv: Sequence[str], count: int, at_once: int, way: str) -> float:
+        """See the module."""
+
+    def command_line(self, at_once: int, *options: str) -> list[str]:
+        """See the module."""
+
+    def run_ordered(self, argv: Sequence[str], lines: bytes, at_once: int) -> tuple[float, int]:
         """See the module."""
 
     def hold(self, argv: Sequence[str], count: int) -> Held:

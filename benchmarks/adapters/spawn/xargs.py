@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from benchmarks.adapters.spawn import ENVIRONMENT
 from benchmarks.adapters.spawn._tools import find_tool, run_lines
 
-__all__ = ["WAYS", "spawn_many"]
+__all__ = ["STARTS_ANEW", "WAYS", "command_line", "spawn_many"]
 
 WAYS = frozenset({"plain"})
+STARTS_ANEW = True
 
 _XARGS = find_tool("xargs")
 
 
+def command_line(at_once: int, *options: str) -> list[str]:
+    """See `benchmarks.adapters.spawn`."""
+    return [_XARGS, *options, "-P", str(at_once), "-n", "1"]
+
+
 def spawn_many(argv: Sequence[str], count: int, at_once: int, way: str) -> float:
     """See `benchmarks.adapters.spawn`; the child's last argument is the line."""
-    return run_lines([_XARGS, "-P", str(at_once), "-n", "1", *argv], count, ENVIRONMENT)
+    return run_lines([*command_line(at_once), *argv], count, ENVIRONMENT)

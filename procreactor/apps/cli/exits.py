@@ -9,6 +9,12 @@ GNU parallel 20221122, parallel(1), EXIT STATUS, and what it does:
     255      another error
     the failing job's own status (128 + the signal's number) with --halt fail=1 or done=1
 
+A job that ran out of time has code -1 there, whatever ended it, unless it ended with a code of its
+own that is not 0: so it has failed also when it took the signal well.
+
+One thing it does is not done here: with --halt done=N, N > 1, it exits with 101 when no job has
+failed (the least of "none yet" and 101). Ours is 0, as its own with a percentage, or with N = 1.
+
 xargs (findutils 4.9), xargs(1):
 
     0        all is well
@@ -33,6 +39,7 @@ __all__ = [
     "XargsVerdict",
     "exit_value",
     "halted_status",
+    "out_of_time",
     "start_failure_value",
     "status",
     "xargs_after",
@@ -42,12 +49,18 @@ OTHER_ERROR: Final = 255
 XARGS_OTHER_ERROR: Final = 1
 
 _MOST = 101
+_OUT_OF_TIME = -1
+
+
+def out_of_time(ended: ExitStatus) -> ExitStatus:
+    """Return *ended*, of a job that was stopped because its time was up, as a failure."""
+    return ended._replace(code=ended.code or _OUT_OF_TIME)
 
 
 def exit_value(ended: ExitStatus) -> int:
     """Return *ended* as a shell says it in ``$?``; a status that was lost is 255."""
     if ended.code is not None:
-        return ended.code
+        return ended.code & 0xFF
     return OTHER_ERROR if ended.signal is None else 128 + ended.signal
 
 

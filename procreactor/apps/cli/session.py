@@ -496,4 +496,5 @@ def _status_of(done: Done[Any]) -> ExitStatus:
     if done.error is not None:
         return ExitStatus(code=exits.start_failure_value(done.error.errno or 0))
     assert done.ended is not None
-    return done.ended.status or ExitStatus()
+    status = done.ended.status or ExitStatus()
+    return exits.out_of_time(status) if done.task.timed_out else status

@@ -19,10 +19,28 @@ from procreactor.model import ExitStatus
         (ExitStatus(code=3), 3),
         (ExitStatus(signal=9), 137),
         (ExitStatus(), 255),
+        (exits.out_of_time(ExitStatus(signal=15)), 255),
+        (exits.out_of_time(ExitStatus(code=3)), 3),
     ],
 )
 def test_a_job_ends_as_a_shell_would_say(ended: ExitStatus, value: int) -> None:
     assert exits.exit_value(ended) == value
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (ExitStatus(signal=15), -1),
+        (ExitStatus(code=0), -1),
+        (ExitStatus(code=3), 3),
+        (ExitStatus(), -1),
+    ],
+)
+def test_a_job_whose_time_was_up_has_failed_however_it_took_that(
+    ended: ExitStatus, code: int
+) -> None:
+    said = exits.out_of_time(ended)
+    assert (said.code, said.signal, said.ok) == (code, ended.signal, False)
 
 
 @pytest.mark.parametrize(

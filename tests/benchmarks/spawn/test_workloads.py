@@ -17,6 +17,7 @@ from benchmarks.plan import workloads
 LOOPS = ("procreactor", "hosted", "twisted", "asyncio")
 EVERY = (*LOOPS, "subprocess", "posix_spawn", "limit1", "limit2")
 HOLDERS = (*LOOPS, "subprocess")
+COMMANDS = ("procreactor run", "xargs")
 
 
 def growth(what: str, size: float, way: str = "plain") -> dict[str, Any]:
@@ -32,6 +33,9 @@ SMALL_MEMORY = growth("memory", 1 / 64)
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     *(("spawn_rate", library, rate()) for library in EVERY),
     ("spawn_rate", "procreactor", rate("true")),
+    *(("spawn_rate", library, rate()) for library in COMMANDS),
+    ("spawn_rate", "run_many", rate()),
+    ("spawn_rate", "run_many", rate(way="path")),
     ("spawn_rate", "batch", rate()),
     ("spawn_rate", "batch", rate(way="path")),
     *(("growth", library, growth("fds", 100)) for library in EVERY),
@@ -52,6 +56,9 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("import_time", "procreactor", {"what": "reactor", "runs": 2}),
     ("import_time", "hosted", {"what": "package", "runs": 2}),
     ("import_time", "hosted", {"what": "reactor", "runs": 2}),
+    ("import_time", "run_many", {"what": "package", "runs": 2}),
+    ("ordered_output", "procreactor run", {"jobs": 3, "total_bytes": 600_000}),
+    *(("command_start", library, {"runs": 2}) for library in (*COMMANDS, "python")),
 ]
 
 
@@ -79,7 +86,7 @@ def test_a_workload_gives_its_figures(workload: str, library: str, params: dict[
     figures = answer["figures"]
     assert figures.keys() == workloads()[workload].UNITS.keys()
     assert all(math.isfinite(figure) for figure in figures.values())
-    if workload in ("spawn_rate", "growth", "exit_storm", "stall"):
+    if workload in ("spawn_rate", "growth", "exit_storm", "stall", "ordered_output"):
         assert all(figure > 0 for figure in figures.values())
 
 
@@ -171,7 +178,11 @@ def test_hosted_and_twisted_differ_in_the_reactor_alone(library: str, names: str
 
 
 @pytest.mark.parametrize(
-    "library", ["procreactor", "batch", "hosted", "twisted", "asyncio", "subprocess", "limit1"]
+    "library",
+    [
+        *("procreactor", "batch", "run_many", "command", "xargs"),
+        *("hosted", "twisted", "asyncio", "subprocess", "limit1"),
+    ],
 )
 def test_a_child_that_fails_is_no_measurement(library: str) -> None:
     code = (
