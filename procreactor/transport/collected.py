@@ -11,6 +11,7 @@ Rules:
   after the reaping. A grandchild that holds a stream open must not hold the result.
 - Standard input, where it is a pipe, gets *data*, whole, and is closed; a child that does not read
   it is no error.
+- A stream that keeps filling its pipe is hot, as in reader.py, and its pipe is grown.
 - A pidfd that is readable while nothing is to be had (a traced zombie) is looked at again a little
   later, or the loop would spin.
 """
@@ -32,6 +33,7 @@ from procreactor.core.binding import (
     GatherBuffer,
 )
 from procreactor.kernel.children import Child
+from procreactor.kernel.pipes import READ_SIZE_BYTES, forget_grown, try_grow
 from procreactor.kernel.poller import READ
 from procreactor.loop.eventloop import EventLoop, Watch
 from procreactor.loop.timers import Timer, TimerState
@@ -48,6 +50,13 @@ _LOOK_AGAIN_S = 0.02
 _LAST_LOOKS = 8
 """How often what is given up is read before: a pipe grown to 1 MiB takes four, one that somebody
 fills as fast as we read has no end."""
+
+_FULL_BYTES = READ_SIZE_BYTES // 2
+"""A pipe of the default size has 16 pages, and is full with half as many bytes when no two writes
+fit into one."""
+
+_HOT = 4
+"""So many pipes found full, and they are grown."""
 
 _STREAM_BITS = (GATHERED_ALL_0, GATHERED_ALL_1)
 
@@ -104,6 +113,8 @@ class CollectedChild(Generic[S]):
         "_exit_watch",
         "_fds",
         "_gather",
+        "_grown",
+        "_heat",
         "_in_fd",
         "_number",
         "_on_over",
@@ -134,6 +145,8 @@ class CollectedChild(Generic[S]):
         self._drain_timer: Timer | None = None
         self._writer: StreamWriter | None = None
         self._watched = False
+        self._heat = 0
+        self._grown: tuple[int, ...] = ()
         self._told = 0
         self.status: ExitStatus | None = None
         """How the child ended, once it is reaped."""
@@ -326,6 +339,8 @@ class CollectedChild(Generic[S]):
             for bit, fd in zip(_STREAM_BITS, self._fds, strict=True):
                 if bits & bit and fd >= 0:
                     loop.forget(fd)
+                    if fd in self._grown:
+                        forget_grown(fd)
         if bits & GATHERED_EXIT:
             watch, self._exit_watch = self._exit_watch, None
             if self.child.pidfd < 0:
@@ -360,7 +375,19 @@ class CollectedChild(Generic[S]):
         """Put what stdout and stderr brought into the sinks."""
         if self._sinks is None:
             self._sinks = self._shared.new_sinks(self._number)
+        if self._heat < _HOT and max(map(len, pieces)) >= _FULL_BYTES:
+            self._warm_up(pieces)
         append_pieces(self._sinks, pieces)
+
+    def _warm_up(self, pieces: tuple[bytes, bytes]) -> None:
+        """Note that a pipe was full; grow those that are, once they prove hot."""
+        self._heat += 1
+        if self._heat == _HOT:
+            self._grown = tuple(
+                fd
+                for fd, data in zip(self._fds, pieces, strict=True)
+                if len(data) >= _FULL_BYTES and try_grow(fd) is not None
+            )
 
     def _end_input(self, key: int) -> None:
         writer, self._writer = self._writer, None

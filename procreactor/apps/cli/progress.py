@@ -32,11 +32,21 @@ class ProgressState:
 
     __slots__ = ("failed", "running", "skipped", "started_s", "succeeded", "total")
 
-    def __init__(self, started_s: float, total: int | None = None) -> None:
+    def __init__(
+        self,
+        started_s: float,
+        total: int | None = None,
+        running: int = 0,
+        succeeded: int = 0,
+        failed: int = 0,
+        skipped: int = 0,
+    ) -> None:
         self.started_s = started_s
         self.total = total
-        self.running = self.succeeded = self.failed = 0
-        self.skipped = 0
+        self.running = running
+        self.succeeded = succeeded
+        self.failed = failed
+        self.skipped = skipped
         """Done by an earlier run."""
 
     def on_start(self) -> None:
