@@ -97,6 +97,8 @@ class Grown:
 
     def close(self) -> None:
         """End all that is left, without the product, and reap the leader."""
+        if self.pid >= 0 and os.getpgid(self.pid) == self.pid:
+            os.killpg(self.pid, 9)  # at once: who forks and ends is not to be had one by one
         while left := self.living():
             for pid in left:
                 try:

@@ -133,7 +133,8 @@ def _target_bytes() -> int:
 
 def _read_limit(name: str, default: int) -> int:
     try:
-        with open(f"/proc/sys/fs/{name}", encoding="ascii") as file:
+        # As bytes: a codec is a module to import, which who has given up rights may not read now.
+        with open(f"/proc/sys/fs/{name}", "rb") as file:
             return int(file.read())
     except (OSError, ValueError):
         return default  # /proc is not there: what the kernel starts with

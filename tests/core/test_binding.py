@@ -150,6 +150,7 @@ def test_our_ends_do_not_block_and_are_not_inherited() -> None:
     end(call)
 
 
+@pytest.mark.needs("file limits")
 def test_the_umask_and_the_limits_are_set() -> None:
     soft, hard = 100, 200
     limits = [

@@ -370,7 +370,11 @@ SEARCHED = SpawnSpec([b"/usr/bin/nope", b"/bin/nope"], [b"nope"], [], searched_n
     ("spec", "hint"),
     [
         (SEARCHED, "in no directory of PATH"),
-        (SpawnSpec([b"/bin/true"], [b"x" * (1 << 18)], []), "too long"),
+        pytest.param(
+            SpawnSpec([b"/bin/true"], [b"x" * (1 << 18)], []),
+            "too long",
+            marks=pytest.mark.needs("refusals of execve"),
+        ),
         (SpawnSpec([b"/nonexistent"], [b"x"], []), ""),
     ],
 )
@@ -381,6 +385,7 @@ def test_a_refusal_says_what_to_do(spec: SpawnSpec, hint: str) -> None:
     assert bool(hint) == bool(caught.value.hint)
 
 
+@pytest.mark.needs("refusals of execve")
 def test_a_missing_interpreter_is_not_called_a_missing_file(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/nonexistent/interpreter\n")
@@ -564,20 +569,34 @@ def exit_fd_without_room() -> None:
         assert (caught.value.errno, caught.value.stage) == (errno.EMFILE, "exit watch")
 
 
-@pytest.mark.parametrize("function", [exit_fd_of_another_s_child, exit_fd_without_room])
+def has_pidfd_open() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def exit_fd_of_nobody() -> None:
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    try:
+        fd = children.open_exit_fd(process.pid)
+    except ProcessLookupError:
+        return
+    assert "pidfd" not in children.in_use() or not has_pidfd_open()
+    assert select.select([fd], [], [], DEADLINE_S)[0], "the exit was not noticed"
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "function", [exit_fd_of_another_s_child, exit_fd_of_nobody, exit_fd_without_room]
+)
 @pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_the_exit_of_a_child_that_others_started(
     function: Callable[[], None], disable: str
 ) -> None:
     alone(function, disable=disable)
-
-
-@has_pidfds
-def test_what_is_no_process_has_no_exit_fd() -> None:
-    process = subprocess.Popen(["/bin/true"])
-    process.wait()
-    with pytest.raises(ProcessLookupError):
-        children.open_exit_fd(process.pid)
 
 
 # --- the same scenario on every rung of the ladder ------------------------------------------------

@@ -98,7 +98,9 @@ def test_of_one_that_is_gone_there_is_nothing() -> None:
 
 def test_while_processes_come_and_go_the_table_is_read_whole() -> None:
     mark = new_mark()
-    with grown(tree_spec(mark, "storm", 4), mark, 5) as it:
+    spec = tree_spec(mark, "whirl", 4)
+    spec.process_group = 0
+    with grown(spec, mark, 5) as it:
         for _ in range(20):
             rows = read_rows()
             assert {os.getpid(), it.pid} <= set(rows)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -143,9 +144,9 @@ static time_t now_s(void)
     return now.tv_sec;
 }
 
-/* N that fork and end, each child going on in place of its parent; the leader stays. */
-/* Each of a line forks the next and exits, faster than /proc is read, and not so fast that whoever reaps
- * orphans falls behind until there are no numbers left for anybody. */
+/* N that fork and end, each child going on in place of its parent; the leader stays.  Each of a line forks
+ * the next and exits, faster than /proc is read, and not so fast that whoever reaps orphans falls behind
+ * until there are no numbers left for anybody. */
 static void storm(void)
 {
     const struct timespec pace = {.tv_nsec = 1000000};
@@ -165,13 +166,20 @@ static void storm(void)
     stay();
 }
 
+/* A storm that may last: its orphans come to the leader, who wants no zombies. */
+static void whirl(void)
+{
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    storm();
+}
+
 static const struct {
     const char *name;
     void (*grow)(void);
 } shapes[] = {
     {"broad", broad},   {"deep", deep}, {"daemon", daemon_beside}, {"left", daemon_behind},
     {"deaf", deaf},     {"still", still}, {"bare", bare},          {"headless", headless},
-    {"storm", storm},
+    {"storm", storm},   {"whirl", whirl},
 };
 
 int main(int argc, char **argv)
