@@ -339,8 +339,9 @@ class CollectedChild(Generic[S]):
             for bit, fd in zip(_STREAM_BITS, self._fds, strict=True):
                 if bits & bit and fd >= 0:
                     loop.forget(fd)
-                    if fd in self._grown:
-                        forget_grown(fd)
+        for bit, fd in zip(_STREAM_BITS, self._fds, strict=True):
+            if bits & bit and fd in self._grown:
+                forget_grown(fd)
         if bits & GATHERED_EXIT:
             watch, self._exit_watch = self._exit_watch, None
             if self.child.pidfd < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import select
@@ -18,7 +19,7 @@ from held import wait_for
 from support import DEADLINE_S, PROC
 from watched import watched_by_kernel
 
-from procreactor.kernel import children
+from procreactor.kernel import children, pipes
 from procreactor.kernel.children import Child
 from procreactor.kernel.spawners import Finish, Spawner
 from procreactor.loop.eventloop import EventLoop
@@ -112,6 +113,30 @@ def test_no_more_than_a_share_is_read_of_a_stream_in_a_turn(bench: Bench) -> Non
     steps = [later - earlier for earlier, later in itertools.pairwise(sizes)]
     assert max(steps) <= 2 * BUFFER_BYTES  # once for the stream, once for the exit
     assert sizes[-1] == 3_000_000
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_pipe_that_proves_hot_is_grown_and_gives_its_share_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    shares: set[int] = set()
+    monkeypatch.setattr(pipes, "_grown", shares)
+    one = bench.start("head -c 8000000 /dev/zero; echo cold >&2")
+    out_fd, err_fd = one._fds
+    one.watch()
+    bench.run_until(lambda: len(texts(one)[0]) > 2_000_000)
+    assert one.pid is not None, "most is still to come"
+    if not shares:
+        pytest.skip("no pipe may be grown here")
+    assert shares == {out_fd}
+    assert fcntl.fcntl(out_fd, fcntl.F_GETPIPE_SZ) >= pipes.GROWN_BYTES
+    assert fcntl.fcntl(err_fd, fcntl.F_GETPIPE_SZ) < pipes.GROWN_BYTES
+    if is_killed:
+        one.kill()
+    else:
+        bench.run_until(lambda: bench.over)
+        assert texts(one) == (bytes(8_000_000), b"cold\n")
+    assert shares == set()
 
 
 def test_input_is_fed_and_ended(bench: Bench) -> None:
