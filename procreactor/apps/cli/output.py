@@ -199,6 +199,7 @@ class OutputWriter:
         if place is None:
             self._enqueue_rest(job)
             return
+        job.place = None  # else the two would hold each other, until a collection
         self._order.leave(place)
         if place.before is None:
             self._enqueue_rest(job)

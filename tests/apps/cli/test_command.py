@@ -13,18 +13,15 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from alone import alone
-from fulldisk import fill, small_disk
+from command_line import RUN, environment, log_of, running
 from gnu_parallel import needs_parallel
 from support import DEADLINE_S, PYTHON
 
-RUN = [PYTHON, "-X", "dev", "-W", "error", "-m", "procreactor", "run"]
 PARALLEL = ["parallel", "--will-cite", "--plain", "-q"]
 
 LINES = b"a\nb b\nc\n"
@@ -36,11 +33,6 @@ class Said(NamedTuple):
     status: int
     out: bytes
     log: list[tuple[bytes, ...]]
-
-
-def environment(home: Path) -> dict[str, str]:
-    """One in which nothing of the user's counts."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "SHELL": "/bin/sh", "LC_ALL": "C.UTF-8"}
 
 
 def begin(command: list[str], where: Path, given: bytes) -> subprocess.Popen[bytes]:
@@ -69,18 +61,6 @@ def end(process: subprocess.Popen[bytes], where: Path, keeps_order: bool) -> Sai
     if not keeps_order:
         out = b"\n".join(sorted(out.split(b"\n")))
     return Said(process.returncode, out, log_of(where / "log"))
-
-
-def log_of(path: Path) -> list[tuple[bytes, ...]]:
-    """Sequence number, host, exit code, signal and the words of the command, of each line."""
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_bytes().splitlines()[1:]:
-        seq, host, _, _, _, _, code, number, command = line.split(b"\t", 8)
-        words = shlex.split(command.replace(b"\0", b"\n").decode("utf-8", "surrogateescape"))
-        found.append((seq, host, code, number, *map(os.fsencode, words)))
-    return sorted(found)
 
 
 def both(tmp_path: Path, lines: str | list[str], given: bytes = b"") -> tuple[Said, Said]:
@@ -306,97 +286,6 @@ def wait_until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came"
         os.sched_yield()
-
-
-@contextmanager
-def running(where: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Our command, with pipes to all its streams."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [*RUN, *words], cwd=where, env=environment(where), stdin=pipe, stdout=pipe, stderr=pipe
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def peak_kib(commands: int, where: Path) -> int:
-    """The most memory the runner had when it had run so many commands from a pipe."""
-    with running(where, "-j2", "echo") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for _ in range(commands // 1000):
-            process.stdin.write(b"x\n" * 1000)
-            process.stdin.flush()
-            for _ in range(1000):
-                assert process.stdout.readline() == b"x\n"
-        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-        assert found is not None
-        assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
-        assert process.returncode == 0
-    return int(found[1])
-
-
-def test_many_commands_take_no_more_memory_than_few(tmp_path: Path) -> None:
-    few = peak_kib(2_000, tmp_path)
-    assert peak_kib(20_000, tmp_path) < few + 4096
-
-
-def test_after_a_kill_resume_runs_the_rest(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    words = ["-j2", "--joblog", "log", "--resume", "sh", "-c", "echo $0 >>ran", ":::"]
-    words += map(str, range(400))
-    with running(tmp_path, *words) as process:
-        wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") > 100)
-        process.kill()
-    with running(tmp_path, *words) as process:
-        process.communicate(timeout=DEADLINE_S)
-        assert process.returncode == 0
-    numbers = [int(line[0]) for line in log_of(log)]
-    assert sorted(numbers) == [*range(1, 401)]
-    ran = (tmp_path / "ran").read_bytes().split()
-    assert {int(number) for number in ran} == {*range(400)}
-
-
-def test_a_full_disk_under_the_log_is_named(tmp_path: Path) -> None:
-    with running(tmp_path, "--joblog", "/dev/full", "echo", ":::", "a") as process:
-        _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 255
-    assert b"/dev/full" in err
-
-
-def test_a_full_disk_under_the_results_is_named_and_no_record_is_lost(tmp_path: Path) -> None:
-    (tmp_path / "full.csv").symlink_to("/dev/full")
-    with running(tmp_path, "--results", "full.csv", "echo", ":::", "a-record") as process:
-        _, err = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 255
-    assert b"full.csv" in err
-    assert err.count(b"a-record") == 3  # the command, its value and what it wrote
-
-
-def run_on_a_disk_that_fills(where: str) -> None:
-    """Each job that ran is in the log, or on standard error with the name of the log."""
-    disk = small_disk(where, "8k")
-    fill(disk, 4096)
-    words = ["-j2", "--joblog", str(disk / "log"), "sh", "-c", "echo $0", ":::"]
-    said = subprocess.run(
-        [*RUN, *words, *map(str, range(1000, 1400))],
-        capture_output=True,
-        check=False,
-        timeout=DEADLINE_S,
-        env=environment(Path("/tmp")),
-    )
-    assert said.returncode == 255
-    assert str(disk / "log").encode() in said.stderr
-    lines = (disk / "log").read_bytes() + said.stderr
-    told = re.findall(rb"^\d+\t:\t.* (\d+)$", lines, re.MULTILINE)
-    assert sorted(told) == sorted(said.stdout.split())
-    assert len(told) < 400
-
-
-def test_a_disk_that_fills_under_the_log_loses_no_line(tmp_path: Path) -> None:
-    alone(run_on_a_disk_that_fills, str(tmp_path))
 
 
 def test_a_reader_who_goes_away_ends_it_quietly(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""``procreactor run`` as a process, and what its log says: for tests of it from outside."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support import PYTHON
+
+__all__ = ["RUN", "environment", "log_of", "running"]
+
+RUN = [PYTHON, "-X", "dev", "-W", "error", "-m", "procreactor", "run"]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """One in which nothing of the user's counts."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "SHELL": "/bin/sh", "LC_ALL": "C.UTF-8"}
+
+
+@contextmanager
+def running(where: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Our command, with pipes to all its streams."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*RUN, *words], cwd=where, env=environment(where), stdin=pipe, stdout=pipe, stderr=pipe
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def log_of(path: Path) -> list[tuple[bytes, ...]]:
+    """Sequence number, host, exit code, signal and the words of the command, of each line."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines()[1:]:
+        seq, host, _, _, _, _, code, number, command = line.split(b"\t", 8)
+        words = shlex.split(command.replace(b"\0", b"\n").decode("utf-8", "surrogateescape"))
+        found.append((seq, host, code, number, *map(os.fsencode, words)))
+    return sorted(found)
