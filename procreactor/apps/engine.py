@@ -137,6 +137,7 @@ class Engine(Generic[S]):
     or raises StopIteration. *new_sinks* makes the places for stdout and stderr of a task, when it
     has written something. *on_start* is told of each task before its start, *on_retry* of one that
     is over and will be started again, *on_turn* of each turn of the loop, before it waits.
+    *may_wait* is asked, with its sinks, whether what a command writes may stay where it is for now.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Engine(Generic[S]):
         on_start: Callable[[Task], object] = lambda task: None,
         on_retry: Callable[[Task], object] = lambda task: None,
         on_turn: Callable[[], object] = lambda: None,
+        may_wait: Callable[[tuple[S, S]], bool] | None = None,
     ) -> None:
         self._source = source
         self._planner = planner
@@ -181,6 +183,7 @@ class Engine(Generic[S]):
                 self._sinks_of,
                 self._ended.append,
                 on_live=self._on_live,
+                may_wait=may_wait,
                 at_once=policy.jobs,
                 threads=min(policy.jobs, thread_count()),
                 drain_s=policy.drain_s,

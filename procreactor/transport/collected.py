@@ -74,17 +74,23 @@ S = TypeVar("S", bound=Sink)
 class Collecting(Generic[S]):
     """What the collected children of one loop share.
 
-    *new_sinks* makes the places for stdout and stderr of the child with a given number.
+    *new_sinks* makes the places for stdout and stderr of the child with a given number. *may_wait*
+    is asked, with these, whether the child need not be read in this turn, though it has written.
     """
 
-    __slots__ = ("buffer", "drain_s", "loop", "new_sinks")
+    __slots__ = ("buffer", "drain_s", "loop", "may_wait", "new_sinks")
 
     def __init__(
-        self, loop: EventLoop, drain_s: float, new_sinks: Callable[[int], tuple[S, S]]
+        self,
+        loop: EventLoop,
+        drain_s: float,
+        new_sinks: Callable[[int], tuple[S, S]],
+        may_wait: Callable[[tuple[S, S]], bool] | None = None,
     ) -> None:
         self.loop = loop
         self.drain_s = drain_s
         self.new_sinks = new_sinks
+        self.may_wait = may_wait
         self.buffer = GatherBuffer(BUFFER_BYTES)
 
 
@@ -255,7 +261,9 @@ class CollectedChild(Generic[S]):
             self._look_again_later()
 
     def _on_stream_ready(self, events: int) -> None:
-        self._read()
+        may_wait = self._shared.may_wait
+        if may_wait is None or self._sinks is None or not may_wait(self._sinks):
+            self._read()
 
     def _read(self) -> int:
         try:

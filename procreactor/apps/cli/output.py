@@ -5,7 +5,9 @@ Modes:
 - **Group** (the default): all that a job wrote, once it has ended, stdout before stderr.
 - **Keep order**: the groups in the order in which the jobs started. The job whose turn it is writes
   through at once, while it runs; its stderr too, unless that is the same file as stdout, where it
-  would come between. What the others write is held (held.py).
+  would come between. What the others write is held (held.py). While the one whose turn it is writes
+  all that we can pass on, nobody is helped by more being put aside: the others may wait, and do not
+  have their output written to the disk and read again.
 - **Line buffer**: whole lines, as they come. With keep order: those of the job whose turn it is.
 - A **tag** and a tab before each line, in any mode (tagging.py).
 
@@ -31,6 +33,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -46,6 +49,16 @@ _QUEUE_BYTES = 4 << 20
 _COPY_BYTES = 1 << 20
 _SENDFILE_BYTES = 1 << 30
 _IOV_MAX = 1024
+
+_BUSY_BYTES = 131072
+_BUSY_S = 0.005
+"""Whose turn it is has written so much within so long: so long nobody is read of whom enough is
+held. With the turn of the loop as the measure instead of the time, all children wanted the CPUs
+that the one whose turn it is needed, and half of a GiB went over the disk."""
+
+_TURN_OF_ALL_S = 0.1
+"""So often all are read nevertheless: one that never stops must not keep the others from their
+ends, of which one may be a reason to halt."""
 
 _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
@@ -167,6 +180,8 @@ class OutputWriter:
         self._queue: deque[tuple[int, Part | memoryview]] = deque()
         self._error: Exception | None = None
         self._no_sendfile: set[int] = set()
+        self._due_bytes = 0
+        self._due_since_s = self._busy_until_s = self._turn_of_all_s = 0.0
         self.queued_bytes = 0
         """How much `flush` would write."""
 
@@ -210,6 +225,18 @@ class OutputWriter:
             for held in (job.out.held, job.err.held, job.followers):
                 before.extend(held)
 
+    def may_wait(self, seq: int) -> bool:
+        """Whether what job *seq* writes had better wait: enough of it is held until its turn.
+
+        Only while there is much to be written without it.
+        """
+        if time.monotonic() > self._busy_until_s:
+            return False
+        job = self._jobs.get(seq)
+        if job is None or job.place is None or job.place.before is None:
+            return False
+        return 2 * (job.out.held.in_memory + job.err.held.in_memory) >= self.spill.holder_bytes
+
     def discard(self, seq: int) -> None:
         """Forget what job *seq* wrote, as far as it is held; it keeps its place, to start again."""
         job = self._jobs[seq]
@@ -223,12 +250,24 @@ class OutputWriter:
         files; raised again each time, and nothing more is written to the streams, except that
         after an error about the directory nothing is lost: what is due is written first.
         """
+        self._note_rate(time.monotonic())
         if self._error is None:
             self._write_queue()
         if self._error is not None:
             raise self._error
         if self.spill.error is not None:
             raise self.spill.error
+
+    def _note_rate(self, now_s: float) -> None:
+        if self._due_bytes >= _BUSY_BYTES and now_s < self._turn_of_all_s:
+            self._busy_until_s = now_s + _BUSY_S
+        elif self._due_bytes >= _BUSY_BYTES:
+            self._busy_until_s = 0.0
+            self._turn_of_all_s = now_s + _TURN_OF_ALL_S
+        elif now_s < self._due_since_s + _BUSY_S:
+            return
+        self._due_bytes = 0
+        self._due_since_s = now_s
 
     def close(self) -> None:
         """Let go of all that is held or queued, and of the temporary files; idempotent."""
@@ -244,7 +283,9 @@ class OutputWriter:
         if self._error is not None:
             return
         self._queue.append((fd, part))
-        self.queued_bytes += part.length if isinstance(part, Extent) else len(part)
+        size_bytes = part.length if isinstance(part, Extent) else len(part)
+        self.queued_bytes += size_bytes
+        self._due_bytes += size_bytes
         if self.queued_bytes > _QUEUE_BYTES:
             self._write_queue()
 

@@ -140,6 +140,7 @@ class Session:
                 on_start=self._on_start,
                 on_retry=self._on_retry,
                 on_turn=self._on_turn,
+                may_wait=self._may_wait if self._options.keep_order else None,
             )
             before = {
                 number: signal.signal(number, self._on_signal)
@@ -292,6 +293,9 @@ class Session:
             self._open_sinks(job, task.slot)
         assert job.sinks is not None
         return job.sinks
+
+    def _may_wait(self, sinks: tuple[_Stream, _Stream]) -> bool:
+        return self._writer is not None and self._writer.may_wait(sinks[0].job.seq)
 
     def _on_retry(self, task: Task) -> None:
         job = task.command.tag
@@ -456,16 +460,16 @@ class _Stream:
     With a limit its two ends are, when all has come.
     """
 
-    __slots__ = ("_collector", "_job", "_sinks")
+    __slots__ = ("_collector", "_sinks", "job")
 
     def __init__(self, job: Job, sinks: list[Sink], limit_bytes: int | None) -> None:
-        self._job = job
+        self.job = job
         self._sinks = sinks
         self._collector = Collector(limit_bytes) if limit_bytes is not None else None
 
     def append(self, data: bytes) -> None:
         """Take *data* as the next bytes of the stream."""
-        self._job.received_bytes += len(data)
+        self.job.received_bytes += len(data)
         if self._collector is not None:
             self._collector.append(data)
         else:

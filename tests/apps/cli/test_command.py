@@ -359,3 +359,20 @@ def test_a_hangup_that_was_ignored_when_we_came_stays_ignored(tmp_path: Path) ->
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"done\n", b"")
+
+
+def test_a_job_that_never_stops_writing_does_not_keep_the_others_from_their_ends(
+    tmp_path: Path,
+) -> None:
+    """They may wait while it writes, and not for ever."""
+    jobs = ["exec yes", "head -c 3000000 /dev/zero; exit 3"]
+    done = subprocess.run(
+        [*RUN, "-k", "-j2", "--halt", "now,fail=1", "sh", "-c", "{}", ":::", *jobs],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 3

@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from fulldisk import fill, small_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from mounts import needs_mounts
+from support import DEADLINE_S
 
 from procreactor.apps.cli.held import Spill
 from procreactor.apps.cli.output import OutputClosed, OutputWriter
@@ -272,6 +274,39 @@ def test_much_is_written_before_it_is_asked_for(bench: Callable[..., Bench]) -> 
     assert one.writer.queued_bytes < 6 << 20
     one.writer.flush()
     assert len(one.out) == 20 << 20
+
+
+def test_who_is_not_due_may_wait_while_much_is_written_and_enough_is_held(
+    bench: Callable[..., Bench],
+) -> None:
+    writer = bench(keep_order=True).writer
+    first, second = (writer.new_sinks(seq)[0] for seq in (1, 2))
+    piece = bytes(200_000)
+    assert not writer.may_wait(2)
+    until(lambda: feed(writer, first, piece) or not feed(writer, second, b"little"))
+    assert not writer.may_wait(2), "hardly anything is held"
+    second.append(piece)
+    until(lambda: feed(writer, first, piece) or writer.may_wait(2))
+    assert not writer.may_wait(1), "it has the turn"
+    assert not writer.may_wait(7), "it is over, or not known"
+    until(lambda: feed(writer, first, piece) or not writer.may_wait(2))  # its share, now and then
+    until(lambda: feed(writer, first, piece) or writer.may_wait(2))
+    until(lambda: not writer.may_wait(2))  # nothing more is written
+    writer.finish(1)
+    writer.flush()
+    assert not writer.may_wait(2), "it has the turn"
+
+
+def feed(writer: OutputWriter, sink: Any, data: bytes) -> bool:
+    sink.append(data)
+    writer.flush()
+    return False
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end
 
 
 def test_who_draws_is_told_before_anything_is_written(bench: Callable[..., Bench]) -> None:
