@@ -138,6 +138,7 @@ class Engine(Generic[S]):
     has written something. *on_start* is told of each task before its start, *on_retry* of one that
     is over and will be started again, *on_turn* of each turn of the loop, before it waits.
     *may_wait* is asked, with its sinks, whether what a command writes may stay where it is for now.
+    *pass_on* moves what is in a pipe straight to where its sink would bring it (collected.py).
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Engine(Generic[S]):
         on_retry: Callable[[Task], object] = lambda task: None,
         on_turn: Callable[[], object] = lambda: None,
         may_wait: Callable[[tuple[S, S]], bool] | None = None,
+        pass_on: Callable[[S, int], int] | None = None,
     ) -> None:
         self._source = source
         self._planner = planner
@@ -184,6 +186,7 @@ class Engine(Generic[S]):
                 self._ended.append,
                 on_live=self._on_live,
                 may_wait=may_wait,
+                pass_on=pass_on,
                 at_once=policy.jobs,
                 threads=min(policy.jobs, thread_count()),
                 drain_s=policy.drain_s,

@@ -76,9 +76,11 @@ class Collecting(Generic[S]):
 
     *new_sinks* makes the places for stdout and stderr of the child with a given number. *may_wait*
     is asked, with these, whether the child need not be read in this turn, though it has written.
+    *pass_on* moves what is in a pipe to where its sink would bring it, without reading it, and
+    returns how many bytes that were; 0 for none, be it that the pipe has none: then it is read.
     """
 
-    __slots__ = ("buffer", "drain_s", "loop", "may_wait", "new_sinks")
+    __slots__ = ("buffer", "drain_s", "loop", "may_wait", "new_sinks", "pass_on")
 
     def __init__(
         self,
@@ -86,11 +88,13 @@ class Collecting(Generic[S]):
         drain_s: float,
         new_sinks: Callable[[int], tuple[S, S]],
         may_wait: Callable[[tuple[S, S]], bool] | None = None,
+        pass_on: Callable[[S, int], int] | None = None,
     ) -> None:
         self.loop = loop
         self.drain_s = drain_s
         self.new_sinks = new_sinks
         self.may_wait = may_wait
+        self.pass_on = pass_on
         self.buffer = GatherBuffer(BUFFER_BYTES)
 
 
@@ -262,8 +266,20 @@ class CollectedChild(Generic[S]):
 
     def _on_stream_ready(self, events: int) -> None:
         may_wait = self._shared.may_wait
-        if may_wait is None or self._sinks is None or not may_wait(self._sinks):
+        if may_wait is not None and self._sinks is not None and may_wait(self._sinks):
+            return
+        if not self._grown or not self._pass_on():
             self._read()
+
+    def _pass_on(self) -> bool:
+        """Whether something was moved of a stream that is hot; then there may be more."""
+        pass_on, sinks = self._shared.pass_on, self._sinks
+        if pass_on is None or sinks is None:
+            return False
+        return any(
+            fd in self._grown and not self._told & bit and pass_on(sink, fd)
+            for fd, bit, sink in zip(self._fds, _STREAM_BITS, sinks, strict=True)
+        )
 
     def _read(self) -> int:
         try:

@@ -98,7 +98,8 @@ class ChildPool(Generic[S]):
     told of each child when it is over, in the order of the ends; *on_live*, with its number and the
     time at which its start was begun, of each that the loop has had to take over: it lives, and can
     be signalled, until its end is told. *may_wait* is asked, with its sinks, whether such a child
-    need not be read in this turn; its end is seen all the same. `close` it in any case.
+    need not be read in this turn; its end is seen all the same. *pass_on* is that of `Collecting`.
+    `close` it in any case.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class ChildPool(Generic[S]):
         *,
         on_live: Callable[[int, CollectedChild[S], float], object] | None = None,
         may_wait: Callable[[tuple[S, S]], bool] | None = None,
+        pass_on: Callable[[S, int], int] | None = None,
         at_once: int | None = None,
         threads: int | None = None,
         drain_s: float,
@@ -128,7 +130,7 @@ class ChildPool(Generic[S]):
         self._tick_s = self._usual_tick_s = _TICK_S
         self._pid = os.getpid()
         self._is_open = True
-        self._shared = Collecting(loop, drain_s, new_sinks, may_wait)
+        self._shared = Collecting(loop, drain_s, new_sinks, may_wait, pass_on)
         self._checked: object = None
         self._spawner = Spawner(thread_count() if threads is None else threads, at_once)
         try:

@@ -22,6 +22,8 @@ Facts and decisions:
   what bounds memory, and the price is that nothing else happens meanwhile: no start, no time limit.
 - The queue is one for both fds: where both are one terminal, the order in which things were said
   is kept.
+- What comes much and is to be written as it comes does not come here at all: it is moved from the
+  job's pipe to ours (transport/passage.py).
 - What was spilled goes out with sendfile(2), which to a pipe moves pages instead of bytes; where
   the target does not take it (EINVAL: a file opened to append), through memory.
 - A reader who has gone is `OutputClosed`: there is no point in more output. Any other error is an
@@ -42,6 +44,7 @@ from typing import TypeVar
 from procreactor.apps.cli.held import Extent, Held, Part, Spill
 from procreactor.apps.cli.order import Order, Place
 from procreactor.apps.cli.tagging import Tagger, end_of_lines
+from procreactor.transport.passage import Passage
 
 __all__ = ["OutputClosed", "OutputWriter", "StreamSink"]
 
@@ -99,6 +102,15 @@ class StreamSink:
             self._pass_on(data)
         else:
             self._pass_lines_on(data, self._tail)
+
+    def pass_on(self, fd: int) -> int:
+        """Move what is in the pipe *fd* straight to the output, where it would go as it is.
+
+        Return how many bytes that were; 0 where it has to be read instead.
+        """
+        if not self.is_direct or self._tagger is not None or self._tail is not None:
+            return 0
+        return self._writer.move(fd, self._fd)
 
     def end(self) -> None:
         """Take what came after the last whole line for a line; nothing more will come."""
@@ -180,6 +192,7 @@ class OutputWriter:
         self._queue: deque[tuple[int, Part | memoryview]] = deque()
         self._error: Exception | None = None
         self._no_sendfile: set[int] = set()
+        self._passages = {fd: Passage(fd) for fd in fds}
         self._due_bytes = 0
         self._due_since_s = self._busy_until_s = self._turn_of_all_s = 0.0
         self.queued_bytes = 0
@@ -274,6 +287,8 @@ class OutputWriter:
         self._queue.clear()
         self.queued_bytes = 0
         self._jobs.clear()
+        for passage in self._passages.values():
+            passage.close()
         self.spill.close()
 
     # --- For the sinks ----------------------------------------------------------------------------
@@ -288,6 +303,25 @@ class OutputWriter:
         self._due_bytes += size_bytes
         if self.queued_bytes > _QUEUE_BYTES:
             self._write_queue()
+
+    def move(self, pipe: int, fd: int) -> int:
+        """Move what is in *pipe* to *fd*, behind all that is queued; return how many bytes.
+
+        0 where there is nothing, or where *fd* does not take it so.
+        """
+        self._write_queue()
+        passage = self._passages[fd]
+        if self._error is not None or not passage.is_open:
+            return 0
+        if self._before_write is not None:
+            self._before_write()
+        try:
+            moved_bytes = passage.move(pipe)
+        except BrokenPipeError:
+            self._error = OutputClosed(fd)
+            return 0
+        self._due_bytes += moved_bytes
+        return moved_bytes
 
     def enqueue_held(self, held: Held) -> None:
         """Queue all of *held*, which is empty then."""
@@ -378,13 +412,17 @@ def _insist(fd: int, call: Callable[[], R]) -> R:
         try:
             return call()
         except BlockingIOError:
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
+            _wait_for_room(fd)
         except BrokenPipeError:
             raise OutputClosed(fd) from None
         except OSError as error:
             raise OSError(error.errno, error.strerror, _name(fd)) from error
+
+
+def _wait_for_room(fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
 
 
 def _name(fd: int) -> str:

@@ -40,7 +40,7 @@ from procreactor.apps.cli.inputs import InputError
 from procreactor.apps.cli.joblog import LOCAL_HOST, JobLog, JobLogError, read_log
 from procreactor.apps.cli.jobs import Job, JobSource
 from procreactor.apps.cli.options import Options
-from procreactor.apps.cli.output import OutputClosed, OutputWriter
+from procreactor.apps.cli.output import OutputClosed, OutputWriter, StreamSink
 from procreactor.apps.cli.progress import ProgressState
 from procreactor.apps.cli.records import JobRecord, ResultSink, Sink
 from procreactor.apps.cli.stats import RunningMedian, timeout_s
@@ -141,6 +141,7 @@ class Session:
                 on_retry=self._on_retry,
                 on_turn=self._on_turn,
                 may_wait=self._may_wait if self._options.keep_order else None,
+                pass_on=_pass_on if self._results is None else None,
             )
             before = {
                 number: signal.signal(number, self._on_signal)
@@ -476,6 +477,15 @@ class _Stream:
             for sink in self._sinks:
                 sink.append(data)
 
+    def pass_on(self, fd: int) -> int:
+        """Move what is in the pipe *fd* to the output, if it would go there as it is: how much."""
+        sink = self._sinks[0]
+        if self._collector is not None or not isinstance(sink, StreamSink):
+            return 0
+        moved_bytes = sink.pass_on(fd)
+        self.job.received_bytes += moved_bytes
+        return moved_bytes
+
     def end(self) -> None:
         """Pass on what was kept, where there is a limit."""
         if self._collector is None or not self._collector.total:
@@ -485,6 +495,10 @@ class _Stream:
         data = self._collector.getvalue(gap)
         for sink in self._sinks:
             sink.append(data)
+
+
+def _pass_on(stream: _Stream, fd: int) -> int:
+    return stream.pass_on(fd)
 
 
 def _open_results(path: bytes, options: Options) -> ResultSink:

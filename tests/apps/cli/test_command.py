@@ -376,3 +376,20 @@ def test_a_job_that_never_stops_writing_does_not_keep_the_others_from_their_ends
         check=False,
     )
     assert done.returncode == 3
+
+
+def test_much_output_in_order_comes_whole_with_what_was_said_between(tmp_path: Path) -> None:
+    """Enough that pipes are grown, and pages are moved from one to the other."""
+    script = "seq $0 1000000; echo $0 >&2; seq $0 1000000"
+    done = subprocess.run(
+        [*RUN, "-k", "-j3", "sh", "-c", script, ":::", "1", "300000", "999999"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    assert done.stderr == b"1\n300000\n999999\n"
+    lines = (range(first, 1_000_001) for first in (1, 1, 300_000, 300_000, 999_999, 999_999))
+    assert done.stdout == b"".join(b"%d\n" % number for part in lines for number in part)
