@@ -5,7 +5,7 @@ Facts (splice(2), pipe(7)):
 - From pipe to pipe nothing is copied: the pages of the one become those of the other.
 - Where either end does not block, neither does the call; so a full target is waited for first, and
   what it says then is that the source is empty.
-- A file that was opened to append takes no pages (EINVAL), nor do terminals from Linux 5.10 to 6.4.
+- A file that was opened to append takes no pages (EINVAL), nor do terminals on some kernels.
 - A target of 64 KiB, as pipes are, means two switches of process per 64 KiB. One that proves hot is
   grown (kernel/pipes.py): 16 jobs of 64 MiB in order took 1.04 s before, and 0.57 s after it.
 """
