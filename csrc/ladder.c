@@ -15,6 +15,7 @@
 #include "ladder.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stddef.h>
 
@@ -203,6 +204,13 @@ static long wait_for_probe(int kind, int id)
     return result;
 }
 
+/* Where there is no child to wait for: of an fd that nobody has, who knows the question says EBADF. */
+static bool waits_for_pidfds(void)
+{
+    siginfo_t info;
+    return sys_waitid(P_PIDFD, INT_MAX, &info, WEXITED | WNOHANG, NULL) == -EBADF;
+}
+
 /* The child is gone when this returns, and so is its pidfd. */
 static uint32_t learn_from_probe(const struct probe *probe, uint32_t features, long pid, int pidfd)
 {
@@ -275,8 +283,11 @@ int pr_ladder_probe(void)
         if (result < 0)
             return (int)result;
     }
-    if (!(features & PR_FEATURE_VFORK)) /* what only a child in our memory can use */
+    if (!(features & PR_FEATURE_VFORK)) { /* what only a child in our memory can use */
         features &= ~(uint32_t)(PR_FEATURE_CLONE3 | PR_FEATURE_UNSHARE | PR_FEATURE_HELPER);
+        if (features & PR_FEATURE_PIDFD && !waits_for_pidfds())
+            features &= ~(uint32_t)PR_FEATURE_PIDFD;
+    }
     unsigned unknown = 0;
     atomic_compare_exchange_strong(&known, &unknown, PROBED | features);
     pr_ladder_drop(atomic_load(&disabled));

@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 
+#include "ladder.h"
 #include "procreactor.h"
 #include "sys.h"
 
@@ -107,7 +108,8 @@ int pr_reap(int pidfd, int pid, struct pr_exit *exit)
         result = -EINVAL;
         if (pidfd >= 0)
             result = sys_waitid(P_PIDFD, pidfd, &info, WEXITED | WNOHANG, &usage);
-        if (result == -EINVAL) /* no pidfd, or Linux 5.3, which has pidfds but no P_PIDFD */
+        /* No pidfd; Linux 5.3, which has pidfds but no P_PIDFD; a sandbox that was entered since. */
+        if (pr_ladder_is_refusal(result))
             result = sys_waitid(P_PID, pid, &info, WEXITED | WNOHANG, &usage);
     } while (result == -EINTR);
     if (result == -ECHILD)

@@ -379,7 +379,7 @@ static long wait_for(long pid, int pidfd, siginfo_t *info, int options)
     long result = -EINVAL;
     if (pidfd >= 0)
         result = sys_waitid(P_PIDFD, pidfd, info, options, NULL);
-    if (result == -EINVAL) /* Linux 5.3 has pidfds but no P_PIDFD */
+    if (pr_ladder_is_refusal(result)) /* Linux 5.3 has pidfds but no P_PIDFD; a sandbox may deny it */
         result = sys_waitid(P_PID, (int)pid, info, options, NULL);
     return result;
 }

@@ -234,14 +234,21 @@ class Child:
 
     def wait_exit(self) -> None:
         """Return when the child has ended; it is still to be reaped. Blocks."""
-        if self.pidfd < 0:
+        if self.pidfd < 0 or not self._wait_by_pidfd():
             binding.wait_exit(self.pid)
-            return
+
+    def _wait_by_pidfd(self) -> bool:
+        """Return True when the child has ended; False where a sandbox denies such a wait."""
         try:  # by the pidfd: where others have reaped it, the number may be another child's by now
             while _is_stop(os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)):
                 os.waitid(os.P_PIDFD, self.pidfd, os.WSTOPPED | os.WNOHANG)
         except ChildProcessError:
             pass
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+            return False
+        return True
 
     def close(self, close: Callable[[int], object] = close_fd) -> None:
         """Let go of the child's fds. The child itself runs on, unwatched; idempotent."""

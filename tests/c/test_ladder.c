@@ -259,11 +259,30 @@ TEST_COLD(what_is_disabled_is_not_asked_for)
     close_slots();
 }
 
-TEST_COLD(without_vfork_there_is_no_probe)
+TEST_COLD(without_vfork_there_is_no_child_to_learn_from)
 {
-    pr_disable(PR_FEATURE_VFORK);
+    pr_disable(PR_FEATURE_VFORK | PR_FEATURE_PIDFD);
     CHECK(!(pr_features() & NEEDS_VFORK));
     CHECK_INT(twin_logged(TWIN_PARENT), 0);
+}
+
+static void ask_without_a_child(void *error)
+{
+    twin_reset();
+    pr_disable(PR_FEATURE_VFORK);
+    twin_fail(SYS_waitid, 1, *(int *)error);
+    must_have_lost(NEEDS_VFORK | PR_FEATURE_PIDFD);
+}
+
+TEST_COLD(a_wait_that_knows_no_pidfd_is_learnt_without_a_child_too)
+{
+    int without = EINVAL, unknown = ENOSYS, denied = EPERM;
+    find_usual();
+    if (!(usual & PR_FEATURE_PIDFD))
+        skip("no pidfds here");
+    run_apart(ask_without_a_child, &without);
+    run_apart(ask_without_a_child, &unknown);
+    run_apart(ask_without_a_child, &denied);
 }
 
 /* --- a sandbox that is entered later ---------------------------------------------------------- */

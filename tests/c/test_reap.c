@@ -85,6 +85,23 @@ TEST_BOTH_WAYS(a_child_that_runs_has_not_ended)
     CHECK_INT(scene_end(&scene).code, CLD_EXITED);
 }
 
+/* A sandbox may be entered while there are children. */
+TEST(a_wait_by_pidfd_that_is_denied_later_is_made_by_number)
+{
+    const int denials[] = {ENOSYS, EPERM};
+    struct pr_exit end;
+    skip_unless_features(PR_FEATURE_PIDFD);
+    for (size_t i = 0; i < sizeof denials / sizeof *denials; i++) {
+        start_waiting_child(NULL);
+        twin_reset();
+        twin_fail(SYS_waitid, 1, denials[i]);
+        CHECK_INT(reap(&end), 0);
+        CHECK_INT(twin_count(SYS_waitid), 2);
+        twin_reset();
+        scene_must_exit(&scene, 0);
+    }
+}
+
 TEST_BOTH_WAYS(a_child_that_is_stopped_has_not_ended)
 {
     struct pr_exit end;
@@ -289,7 +306,7 @@ TEST(a_wait_that_fails_is_reported)
 {
     struct pr_exit end;
     start_waiting_child(NULL);
-    twin_fail(SYS_waitid, 1, EPERM);
+    twin_deny(SYS_waitid, EPERM);
     CHECK_INT(reap(&end), -EPERM);
     twin_reset();
     scene_must_exit(&scene, 0);

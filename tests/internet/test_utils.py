@@ -521,6 +521,7 @@ reactor.run()
 """
 
 
+@pytest.mark.needs("threads")  # Twisted does
 def test_a_program_written_for_twisted_prints_the_same() -> None:
     ours = run_program("procreactor", PROGRAM)
     assert ours.endswith("cancelled\n")

@@ -20,6 +20,7 @@ import pytest
 from alone import alone
 from fdtables import ChildTables
 from programs_build import build_program
+from seccomp import deny, needs_seccomp
 from support import Recorder, make_reactor, run_until, spawn_and_finish
 from watched import watched_by_kernel
 from ways import WITHOUT_PIDFDS
@@ -538,6 +539,22 @@ def test_without_pidfds_and_without_room_for_their_substitute_nothing_is_left() 
         [sys.executable, "-c", NO_ROOM_TO_WATCH], env=env, capture_output=True, timeout=100
     )
     assert answer.returncode == 0, answer.stderr.decode()
+
+
+def ends_in_a_sandbox_that_is_entered_later(error: int) -> None:
+    one, other = start(sh("exit 3")), start(sh("exec sleep 600"))
+    deny("waitid", error, (0, os.P_PIDFD))
+    assert wait_for_exit(one).code == 3
+    one = start(sh("exit 4"))
+    one.wait_exit()
+    assert wait_for_exit(one).code == 4
+    other.abandon()
+
+
+@needs_seccomp
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+def test_of_a_sandbox_that_denies_a_wait_by_pidfd_later_no_end_is_lost(error: int) -> None:
+    alone(ends_in_a_sandbox_that_is_entered_later, error)
 
 
 # --- children that others started -----------------------------------------------------------------

@@ -269,6 +269,7 @@ def refuse_to_watch_the_exit() -> list[str]:
     return told
 
 
+@pytest.mark.needs("threads")
 def test_without_pidfds_a_start_whose_exit_can_not_be_watched_is_undone() -> None:
     stage, name, hint = alone(refuse_to_watch_the_exit, disable="pidfd")
     assert (stage, name) == ("watch", "ENOSPC")

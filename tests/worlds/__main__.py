@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,7 @@ class Result:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Play, print a line per world and the failures, and return the exit status."""
+    """Play, print a line per world, with what failed there, and return the exit status."""
     options = _parse(arguments)
     chosen = [world for world in worlds() if options.only in world.name]
     chosen.sort(key=lambda world: not world.under_valgrind)  # first what takes longest
@@ -84,9 +85,8 @@ def main(arguments: Sequence[str]) -> int:
         for result in pool.map(lambda world: _play(world, rooms), chosen):
             results.append(result)
             print(_line(result), flush=True)
-    for result in results:
-        if not result.is_good:
-            print(f"\n=== {result.world.name}\n{result.output}")
+            if not result.is_good:
+                print(textwrap.indent(result.output, "    "), flush=True)
     return 0 if all(result.is_good for result in results) else 1
 
 
