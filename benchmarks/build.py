@@ -5,6 +5,7 @@ Each is made when it is first asked for, and again when its source is newer, in 
 
 from __future__ import annotations
 
+import compileall
 import os
 import subprocess
 import tempfile
@@ -46,7 +47,12 @@ def limit_library(name: str) -> str:
 
 
 def build_all() -> None:
-    """All programs are up to date; before the clock runs, though nothing depends on it."""
+    """All programs are up to date; before the clock runs, though nothing depends on it.
+
+    So is the byte code of the package, which an environment may keep Python from writing
+    (PYTHONDONTWRITEBYTECODE): the peers' was written when they were installed.
+    """
+    compileall.compile_dir(ROOT / "procreactor", quiet=1)
     for source in sorted((HERE / "targets").glob("*.c")):
         target(source.stem)
     for source in sorted((HERE / "limit").glob("*.c")):
