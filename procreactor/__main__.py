@@ -23,16 +23,36 @@ procreactor COMMAND --help says more of each; procreactor --version prints the v
 """
 
 
+_OBJECTS_OF_A_RUN = 100_000
+"""The jobs that run hold thousands of objects, none in a circle: to look through them each time
+that 700 have come is a tenth of the work per job."""
+
+
 def entry() -> NoReturn:
     """`main`, and the end of the process, which is left for the kernel to clean up.
 
     Of a run of one short command, a fifth would go for looking through all that was imported, and
     for taking it apart at the end.
     """
-    gc.disable()
+    gc.set_threshold(_OBJECTS_OF_A_RUN)
+    _fill_standard_fds()
     status = main()
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     os._exit(status)
+
+
+def _fill_standard_fds() -> None:
+    """Have nothing else become standard input, output or error where one of them was closed.
+
+    What stands there can be neither read nor written, each the other way round: as if it were
+    still closed.
+    """
+    for fd, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)  # which gets the lowest number that is free: this one
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, rest = (words[0], words[1:]) if words else ("", [])
     try:
         status = _do(command, rest)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where fd 1 was closed when we were started
+            sys.stdout.flush()
     except BrokenPipeError:  # who reads it has seen enough; and the interpreter would flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

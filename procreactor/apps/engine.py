@@ -90,6 +90,7 @@ class Task:
         "index",
         "is_put_back",
         "is_stopping",
+        "last",
         "plan",
         "slot",
         "timed_out",
@@ -111,6 +112,9 @@ class Task:
         self.tree: Tree | None = None
         self.child: CollectedChild[Any] | None = None
         """While it is live."""
+
+        self.last: Done[Any] | None = None
+        """How the attempt before went, while the next one waits."""
 
         self.begun_s = 0.0
         self.timer: Timer | None = None
@@ -236,10 +240,14 @@ class Engine(Generic[S]):
     # -- stopping -------------------------------------------------------------------------------
 
     def stop_starting(self) -> None:
-        """Start nothing more; what runs goes on to its end. Idempotent."""
+        """Start nothing more; what runs goes on to its end. Idempotent.
+
+        What was to be started again is over, as its last attempt went.
+        """
         self._more = False
         self._is_stopped = True
-        self._retries.clear()
+        while self._retries:
+            self._tell_last(heapq.heappop(self._retries)[2])
         self._pool.cancel_waiting()
 
     def terminate(self) -> None:
@@ -279,8 +287,7 @@ class Engine(Generic[S]):
         """Kill what runs, with all its descendants, and leave nothing behind. Idempotent."""
         try:
             for task in self._tasks.values():
-                if task.child is not None and task.tree is not None:
-                    task.tree.kill(task.child.pid)
+                _kill_tree(task)
             self._pool.close()
             while self._tasks:
                 task = self._tasks.popitem()[1]
@@ -307,7 +314,8 @@ class Engine(Generic[S]):
     def _fill(self) -> None:
         most = self._policy.jobs + (self._ahead if self._policy.reads_ahead else 0)
         wait_s = self._policy.wait_s
-        while len(self._tasks) < most and (self._more or self._retries):
+        # What is over is told before another starts: it may be a reason not to start it.
+        while not self._over and len(self._tasks) < most and (self._more or self._retries):
             if wait_s is not None and (left_s := wait_s()) > 0:
                 self._wait(left_s)
                 return
@@ -437,9 +445,7 @@ class Engine(Generic[S]):
 
     def _kill(self, task: Task) -> None:
         self._cancel_timer(task)
-        if task.child is not None and task.tree is not None:
-            task.tree.kill(task.child.pid)
-        else:
+        if not _kill_tree(task):
             self._signal(task, signal.SIGKILL)
 
     def _cancel_timer(self, task: Task) -> None:
@@ -459,6 +465,7 @@ class Engine(Generic[S]):
         heapq.heappush(self._free_slots, task.slot)
         del self._tasks[ended.number]
         if ended.error is not None and ended.error.stage == _CANCELLED:
+            self._tell_last(task)
             return
         done = Done(task, ended, ended.error)
         if task.is_put_back:
@@ -466,7 +473,14 @@ class Engine(Generic[S]):
         if done.ok or self._is_stopped or task.attempts > self._policy.retries:
             self._over.append(done)
         else:
+            task.last = done
             self._retry_later(task)
+
+    def _tell_last(self, task: Task) -> None:
+        """Of one that will not be started again: how it went before, if it ever ran."""
+        last, task.last = task.last, None
+        if last is not None:
+            self._over.append(last)
 
     def _clear(self, task: Task) -> None:
         """Let go of what belonged to one attempt."""
@@ -484,6 +498,18 @@ class Engine(Generic[S]):
         delay_s = self._policy.retry_delay_s
         heapq.heappush(self._retries, (time.monotonic() + delay_s, task.index, task))
         self.loop.call_later(delay_s, _do_nothing)
+
+
+def _kill_tree(task: Task) -> bool:
+    """Kill all that has come of *task*, as far as it can be told; return whether that was tried.
+
+    One that is not live may be in its exec, which hangs, or frozen since its birth.
+    """
+    tree, child = task.tree, task.child
+    if tree is None or (child is None and not tree.is_cgroup):
+        return False
+    tree.kill(child.pid if child is not None else None)
+    return True
 
 
 def _do_nothing() -> None:

@@ -119,7 +119,8 @@ def run_many(
 def run_many(commands: Iterable[Command | Sequence[Argument]], **options: Any) -> Results[Any]:
     """Return an iterator over the results of *commands*, as they end; nothing is started before.
 
-    Of the iterable no more are taken than are about to be started, so it may be endless. The
+    Of the iterable no more are taken than are about to be started, so it may be endless; while it
+    makes the next one wait, nothing else happens: no result, no time-out. The
     *options* are those of `Settings`: besides those of `run`, jobs, ordered, retries,
     retry_delay_s, halt.
 
@@ -180,6 +181,8 @@ class _Run(Generic[T]):
         settings: Settings,
         most_at_once: int,
     ) -> None:
+        if isinstance(commands, Command):
+            raise TypeError(f"commands must be an iterable of commands, not one: {commands!r}")
         self._settings = settings
         self._most_at_once = most_at_once
         self._total = len(commands) if isinstance(commands, Sized) else None

@@ -53,6 +53,9 @@ _PREFIX = "procreactor-"
 _CHUNK = 32
 """So many pidfds are open at once while a group is signalled."""
 
+_LINKS_OF_A_LEAF = 2
+"""Its own ``.`` and its name in the parent; each group below has a ``..``."""
+
 _ROUNDS = 16
 """How often a group is looked at for processes that were forked while it was signalled."""
 
@@ -136,7 +139,28 @@ class Cgroup:
 
     def is_populated(self) -> bool:
         """Whether a process lives in it or below; one system call."""
-        return b"populated 1" in os.pread(self._events_fd, 256, 0)
+        return b"populated 1" in self._events()
+
+    def is_as_new(self) -> bool:
+        """Whether another may be born into it: nobody is there, nor what who was has left.
+
+        Who has the right to may freeze it, make groups below it, or remove it.
+        """
+        events = self._events()
+        return (
+            not self.is_spent
+            and b"populated 0" in events
+            and b"frozen 1" not in events
+            and os.fstat(self.fd).st_nlink == _LINKS_OF_A_LEAF
+        )
+
+    def _events(self) -> bytes:
+        try:
+            return os.pread(self._events_fd, 256, 0)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return b""  # somebody has removed it, which can be done to an empty one only
 
     def wait_empty(self, timeout_s: float) -> bool:
         """Return whether no process lives in it or below, at the latest after *timeout_s*."""
@@ -261,7 +285,7 @@ class Cgroup:
         end_s = time.monotonic() + _FREEZE_S
         poller = select.poll()
         poller.register(self._events_fd, select.POLLPRI)
-        while b"frozen 0" in os.pread(self._events_fd, 256, 0) and time.monotonic() < end_s:
+        while b"frozen 0" in self._events() and time.monotonic() < end_s:
             poller.poll(1)
 
     def _thaw(self) -> None:
@@ -329,11 +353,13 @@ class Home:
         """Return a new, empty group with *limits*, as for `Cgroup.set_limits`; OSError."""
         path = f"{self.path}/{next(self._numbers)}"
         os.mkdir(path)
-        group = Cgroup(path)
+        group = None
         try:
+            group = Cgroup(path)
             group.set_limits(limits or {})
         except BaseException:
-            group.close()
+            if group is not None:
+                group.close()
             remove(path)
             raise
         return group

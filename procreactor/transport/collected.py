@@ -58,6 +58,9 @@ fit into one."""
 _HOT = 4
 """So many pipes found full, and they are grown."""
 
+_READ_ALL_S = 0.02
+"""So often both streams are read even though one of them can be passed on without end."""
+
 _STREAM_BITS = (GATHERED_ALL_0, GATHERED_ALL_1)
 
 
@@ -128,6 +131,7 @@ class CollectedChild(Generic[S]):
         "_in_fd",
         "_number",
         "_on_over",
+        "_read_due_s",
         "_shared",
         "_sinks",
         "_told",
@@ -156,6 +160,7 @@ class CollectedChild(Generic[S]):
         self._writer: StreamWriter | None = None
         self._watched = False
         self._heat = 0
+        self._read_due_s = 0.0
         self._grown: tuple[int, ...] = ()
         self._told = 0
         self.status: ExitStatus | None = None
@@ -268,8 +273,12 @@ class CollectedChild(Generic[S]):
         may_wait = self._shared.may_wait
         if may_wait is not None and self._sinks is not None and may_wait(self._sinks):
             return
-        if not self._grown or not self._pass_on():
-            self._read()
+        if self._grown and self._shared.pass_on is not None:
+            now_s = time.monotonic()
+            if now_s < self._read_due_s and self._pass_on():
+                return
+            self._read_due_s = now_s + _READ_ALL_S
+        self._read()
 
     def _pass_on(self) -> bool:
         """Whether something was moved of a stream that is hot; then there may be more."""
@@ -410,8 +419,8 @@ class CollectedChild(Generic[S]):
         if self._heat == _HOT:
             self._grown = tuple(
                 fd
-                for fd, data in zip(self._fds, pieces, strict=True)
-                if len(data) >= _FULL_BYTES and try_grow(fd) is not None
+                for bit, fd, data in zip(_STREAM_BITS, self._fds, pieces, strict=True)
+                if not self._told & bit and len(data) >= _FULL_BYTES and try_grow(fd) is not None
             )
 
     def _end_input(self, key: int) -> None:

@@ -149,7 +149,18 @@ class _Life:
         if self._child is None:
             raise ProcessLookupError("the child has not been started")
         self._child.check_owner()
-        signal_tree(self.pid, number, self._cgroup)
+        signal_tree(self._pid_while_ours(), number, self._cgroup)
+
+    def _pid_while_ours(self) -> int | None:
+        """The child's number, unless other code has reaped it, and it may be a stranger's."""
+        assert self._child is not None
+        try:
+            self._child.send_signal(0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass  # it has changed its user
+        return self.pid
 
     def _note_cgroup(self, spec: SpawnSpec) -> None:
         """Remember by its directory the cgroup of *spec*: the fd is the caller's."""

@@ -103,6 +103,9 @@ class Tree:
 
     __slots__ = ("_forest", "spec")
 
+    is_cgroup = False
+    """Whether it can be killed whoever its leader is, or before it has one."""
+
     def __init__(self, forest: Forest, spec: SpawnSpec) -> None:
         self._forest = forest
         self.spec = spec
@@ -125,6 +128,8 @@ class Tree:
 
 class _GroupTree(Tree):
     __slots__ = ("_group",)
+
+    is_cgroup = True
 
     def __init__(self, forest: Forest, spec: SpawnSpec, group: Cgroup) -> None:
         super().__init__(forest, spec)
@@ -304,7 +309,7 @@ class Forest:
             return None
 
     def _take_back(self, group: Cgroup) -> None:
-        if not self._is_open or group.is_spent or group.is_populated():
+        if not self._is_open or not group.is_as_new():
             group.close()
             self._aside.append(group.path)
         else:

@@ -559,3 +559,32 @@ def test_warnings_are_errors_and_there_are_none() -> None:
     )
     result = run([sys.executable, "-X", "dev", "-W", "error", "-c", script], text=True)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+# --- what is called off --------------------------------------------------------------------------
+
+
+def test_one_that_waits_to_be_started_again_is_told_when_nothing_more_is_started() -> None:
+    results = run_many(
+        [["false"], ["true"]], jobs=2, retries=1, retry_delay_s=1000, halt="soon,success=1"
+    )
+    assert sorted((one.index, one.exit_code, one.attempts) for one in results) == [
+        (0, 1, 1),
+        (1, 0, 1),
+    ]
+
+
+def test_one_that_cannot_be_started_is_told_before_another_is_taken(tmp_path: Path) -> None:
+    missing = Command(["true"], stdin=str(tmp_path / "missing"))
+    with run_many(missing for _ in itertools.count()) as results:
+        assert isinstance(next(results).error, FileNotFoundError)
+    mark = tmp_path / "mark"
+    commands = [missing, Command(["touch", str(mark)])]
+    (result,) = run_many(commands, jobs=1, halt="now,fail=1")
+    assert result.error is not None
+    assert not mark.exists()
+
+
+def test_one_command_is_no_iterable_of_commands() -> None:
+    with pytest.raises(TypeError, match="commands must be an iterable"):
+        list(run_many(Command(["true"])))  # type: ignore[arg-type]

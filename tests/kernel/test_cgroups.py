@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from held import wait_for
 from support import DEADLINE_S
 from woods import Grown, grown, homes, new_mark, tree_spec, wait_gone
 
@@ -92,6 +93,22 @@ def test_a_signal_for_a_group_is_for_each_of_it(group: Cgroup) -> None:
         before = tree.living()
         assert group.signal(signal.SIGKILL) == len(before) == 2
         assert group.wait_empty(DEADLINE_S)
+
+
+@needs_cgroup
+def test_a_group_in_which_something_was_left_is_not_as_new(home: Home, group: Cgroup) -> None:
+    assert group.is_as_new()
+    Path(group.path, "cgroup.freeze").write_text("1")
+    wait_for(lambda: not group.is_as_new())
+    Path(group.path, "cgroup.freeze").write_text("0")
+    wait_for(group.is_as_new)
+    Path(group.path, "below").mkdir()
+    assert not group.is_as_new()
+    Path(group.path, "below").rmdir()
+    assert group.is_as_new()
+    Path(group.path).rmdir()
+    assert not group.is_as_new()
+    assert not group.is_populated()
 
 
 @needs_cgroup

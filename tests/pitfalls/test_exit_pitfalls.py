@@ -371,7 +371,7 @@ def in_pid_namespace(function: Callable[..., str], *args: object) -> str:
     return said
 
 
-def signal_to_a_reaped_child(end: str, reaped_by_others: bool) -> str:
+def signal_to_a_reaped_child(end: str, reaped_by_others: bool, method: str) -> str:
     protocol = Recorder()
     with make_reactor() as reactor:
         # A pipe that stays open after the end: the transport lives on, and can be asked to kill.
@@ -384,7 +384,7 @@ def signal_to_a_reaped_child(end: str, reaped_by_others: bool) -> str:
         if not start_stranger(pid):
             return "no stranger"
         try:
-            transport.signalProcess("KILL")
+            getattr(transport, method)("KILL")
         except ProcessExitedAlready:
             found = "refused"
         else:
@@ -395,17 +395,18 @@ def signal_to_a_reaped_child(end: str, reaped_by_others: bool) -> str:
     return f"{found}, stranger {'lives' if alive else 'killed'}, status {status}"
 
 
-def signal_among_recycled_numbers(end: str, reaped_by_others: bool) -> str:
-    return in_pid_namespace(signal_to_a_reaped_child, end, reaped_by_others)
+def signal_among_recycled_numbers(end: str, reaped_by_others: bool, method: str) -> str:
+    return in_pid_namespace(signal_to_a_reaped_child, end, reaped_by_others, method)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("method", ["signalProcess", "signalTree"])
 @pytest.mark.parametrize("reaped_by_others", [True, False])
 def test_a_signal_after_the_end_never_reaches_who_was_given_the_number_next(
-    reaped_by_others: bool, program: Build
+    reaped_by_others: bool, method: str, program: Build
 ) -> None:
     """F.5: whoever reaped the child, and whether or not we have noticed its end."""
-    found = alone(signal_among_recycled_numbers, program("end"), reaped_by_others)
+    found = alone(signal_among_recycled_numbers, program("end"), reaped_by_others, method)
     if found in ("no namespace", "no stranger"):
         pytest.skip(found)
     told = PIDFD_TELLS or not reaped_by_others

@@ -314,12 +314,13 @@ def test_a_child_that_lives_is_read_while_it_does_and_costs_no_wake_up(
 
 @has_pidfds
 def test_a_child_that_waits_with_a_full_pipe_is_claimed_by_the_tick_and_read(crowd: Pool) -> None:
-    number = crowd.pool.submit(run_program("say", 300_000, 200_000, 9))
+    # More than the turn that claims it can read, however fast the child fills what is emptied.
+    number = crowd.pool.submit(run_program("say", 3_000_000, 2_000_000, 9))
     crowd.wait_until(JobState.RUNNING, number)
     crowd.run_until(lambda: crowd.pool._running)
     assert crowd.state_of(number) is None
     (ended,) = crowd.run_all()
-    assert (code_of(ended), texts(ended)) == (9, (said(1, 300_000), said(2, 200_000)))
+    assert (code_of(ended), texts(ended)) == (9, (said(1, 3_000_000), said(2, 2_000_000)))
 
 
 def test_the_output_of_a_child_that_pauses_is_whole_and_in_order(

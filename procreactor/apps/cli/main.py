@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import select
 import sys
 from collections.abc import Sequence
@@ -16,10 +15,6 @@ from procreactor.apps.cli.session import Session
 
 __all__ = ["run"]
 
-_OBJECTS_OF_A_RUN = 100_000
-"""The jobs that run hold thousands of objects, none in a circle: to look through them each time
-that 700 have come is a tenth of the work per job."""
-
 
 def run(arguments: Sequence[str], version: str) -> int:
     """Do what *arguments*, without the name of the program, say; return the exit status."""
@@ -30,8 +25,6 @@ def run(arguments: Sequence[str], version: str) -> int:
             return 0
         if options.dry_run:
             return _dry_run(options)
-        gc.set_threshold(_OBJECTS_OF_A_RUN)
-        gc.enable()
         return Session(options).run()
     except OptionError as error:
         print(f"procreactor run: {error}", file=sys.stderr)

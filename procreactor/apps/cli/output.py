@@ -153,12 +153,15 @@ class StreamSink:
 class _Job:
     """One that runs: its streams, and what those left that ended behind it before their turn."""
 
-    __slots__ = ("err", "followers", "out", "place")
+    __slots__ = ("err", "followers", "out", "place", "seqs")
 
     def __init__(self, out: StreamSink, err: StreamSink, followers: Held) -> None:
         self.out = out
         self.err = err
         self.followers = followers
+        self.seqs: list[int] = []
+        """Who those were."""
+
         self.place: Place[_Job] | None = None
 
 
@@ -198,6 +201,13 @@ class OutputWriter:
         self.queued_bytes = 0
         """How much `flush` would write."""
 
+        self._queued: list[int] = []
+        self.written: deque[int] = deque()
+        """The jobs all of whose output is written, or that had none; for the caller to take."""
+
+        self.is_waiting = False
+        """Whether a reader is waited for at this moment: for handlers of signals."""
+
     def new_sinks(self, seq: int, tag: bytes | None = None) -> tuple[StreamSink, StreamSink]:
         """Return sinks for stdout and stderr of job *seq*, which starts, or starts again.
 
@@ -220,23 +230,40 @@ class OutputWriter:
 
     def finish(self, seq: int) -> None:
         """Have all that job *seq* wrote queued, or held until its turn; nothing more will come."""
-        job = self._jobs.pop(seq)
+        job = self._jobs.pop(seq, None)
+        if job is None:
+            self._queued.append(seq)  # it had nothing to say
+            return
         job.out.end()
         job.err.end()
         place = job.place
         if place is None:
             self._enqueue_rest(job)
+            self._queued.append(seq)
             return
         job.place = None  # else the two would hold each other, until a collection
         self._order.leave(place)
         if place.before is None:
             self._enqueue_rest(job)
+            self._queued += (seq, *job.seqs)
             if self._order.first is not None:
                 self._begin_turn(self._order.first.value)
         else:
             before = place.before.value.followers
             for held in (job.out.held, job.err.held, job.followers):
                 before.extend(held)
+            place.before.value.seqs += (seq, *job.seqs)
+
+    def finish_all(self) -> None:
+        """Have all that is held queued, in order: nobody will write any more."""
+        for seq in list(self._jobs):
+            self.finish(seq)
+
+    def give_up(self) -> None:
+        """Write nothing any more."""
+        self._error = OutputClosed(self._fds[0])
+        self._queue.clear()
+        self.queued_bytes = 0
 
     def may_wait(self, seq: int) -> bool:
         """Whether what job *seq* writes had better wait: enough of it is held until its turn.
@@ -268,6 +295,8 @@ class OutputWriter:
             self._write_queue()
         if self._error is not None:
             raise self._error
+        self.written.extend(self._queued)
+        self._queued.clear()
         if self.spill.error is not None:
             raise self.spill.error
 
@@ -315,11 +344,14 @@ class OutputWriter:
             return 0
         if self._before_write is not None:
             self._before_write()
+        self.is_waiting = True
         try:
             moved_bytes = passage.move(pipe)
         except BrokenPipeError:
             self._error = OutputClosed(fd)
             return 0
+        finally:
+            self.is_waiting = False
         self._due_bytes += moved_bytes
         return moved_bytes
 
@@ -377,7 +409,7 @@ class OutputWriter:
             if to_fd != fd or isinstance(part, Extent):
                 break
             pieces.append(part)
-        written = _insist(fd, lambda: os.writev(fd, pieces))
+        written = self._insist(fd, lambda: os.writev(fd, pieces))
         self.queued_bytes -= written
         for piece in pieces:
             if len(piece) > written:
@@ -388,7 +420,7 @@ class OutputWriter:
 
     def _copy(self, fd: int, extent: Extent) -> None:
         while extent.length:
-            copied = _insist(fd, lambda: self._copy_some(fd, extent))
+            copied = self._insist(fd, lambda: self._copy_some(fd, extent))
             self.queued_bytes -= copied
             self.spill.consume(extent, copied)
         self._queue.popleft()
@@ -405,18 +437,21 @@ class OutputWriter:
         data = os.pread(extent.fd, min(extent.length, _COPY_BYTES), extent.offset)
         return os.write(fd, data)
 
-
-def _insist(fd: int, call: Callable[[], R]) -> R:
-    """Return what *call*, which writes to *fd*, returns, once *fd* takes something."""
-    while True:
+    def _insist(self, fd: int, call: Callable[[], R]) -> R:
+        """Return what *call*, which writes to *fd*, returns, once *fd* takes something."""
+        self.is_waiting = True
         try:
-            return call()
-        except BlockingIOError:
-            _wait_for_room(fd)
+            while True:
+                try:
+                    return call()
+                except BlockingIOError:
+                    _wait_for_room(fd)
         except BrokenPipeError:
             raise OutputClosed(fd) from None
         except OSError as error:
             raise OSError(error.errno, error.strerror, _name(fd)) from error
+        finally:
+            self.is_waiting = False
 
 
 def _wait_for_room(fd: int) -> None:

@@ -18,6 +18,7 @@ Decisions:
   nothing more is started, what runs may end, and log lines that could not be written are printed on
   standard error, so that none is lost.
 - A reader of our output who goes away ends the run, as SIGPIPE would.
+- While a slow reader is waited for nothing else happens, but for the second signal, which kills.
 - The first SIGINT, SIGTERM or SIGHUP stops what runs, step by step as --termseq says; the next one
   kills it. Then we die of that signal, so that who started us sees what it was. One that is ignored
   when we come (nohup, a shell's job in the background) stays ignored.
@@ -84,6 +85,9 @@ class Session:
         self._median = RunningMedian()
         self._last_start_s: float | None = None
         self._unlogged: deque[tuple[Any, ...]] = deque()
+        self._unprinted: dict[int, tuple[Any, ...]] = {}
+        """The log lines of jobs whose output is not written."""
+
         self._engine: Engine[Any]
 
     def run(self) -> int:
@@ -108,7 +112,7 @@ class Session:
             self._writer = OutputWriter(
                 keep_order=options.keep_order,
                 line_buffer=options.output == "lines",
-                early=options.retries == 1,
+                early=options.retries == 1 and options.memfree_bytes is None,
                 before_write=self._view.clear,
             )
         # Of what most runs do not need, thousands of jobs are not to pay for the question.
@@ -154,9 +158,14 @@ class Session:
                 self._epoch_s = time.time() - time.monotonic()
                 for done in self._engine.run():
                     self._on_done(done)
+                if self._writer is not None:
+                    self._writer.finish_all()
                 self._on_turn()
-            except OutputClosed as closed:
-                self._error = closed
+            except (OutputClosed, _OutputGivenUp) as reason:
+                if isinstance(reason, OutputClosed):
+                    self._error = reason
+                elif self._writer is not None:
+                    self._writer.give_up()
                 self._engine.kill()
                 deque(self._engine.drain(), 0)
             finally:
@@ -280,12 +289,12 @@ class Session:
                 pairs.append(self._results.new_sinks(job.name))
             except OSError as error:
                 self._fail(error)
+                job.name = None  # it is started all the same, and will be once more: see `_store`
         limit_bytes = self._options.max_output_bytes
-        if pairs:
-            job.sinks = (
-                _Stream(job, [pair[0] for pair in pairs], limit_bytes),
-                _Stream(job, [pair[1] for pair in pairs], limit_bytes),
-            )
+        job.sinks = (
+            _Stream(job, [pair[0] for pair in pairs], limit_bytes),
+            _Stream(job, [pair[1] for pair in pairs], limit_bytes),
+        )
 
     def _sinks_of(self, task: Task) -> tuple[Any, Any]:
         job = task.command.tag
@@ -321,7 +330,7 @@ class Session:
                 sink.end()
         if self._keeps_books:
             self._store(done, job)
-        if self._writer is not None and sinks is not None:
+        if self._writer is not None:
             self._writer.finish(job.seq)
         if self._times_jobs and is_ok and done.ended is not None:
             self._median.add(done.ended.duration_s)
@@ -331,6 +340,8 @@ class Session:
     def _store(self, done: Done[Any], job: Job) -> None:
         if done.task.is_stopping and not done.task.timed_out:
             return  # we stopped it: so it is not done, and --resume runs it again
+        if self._results is not None and job.name is None:
+            return  # what it wrote could not be stored
         ended, status = done.ended, _status_of(done)
         fields = (
             LOCAL_HOST,
@@ -348,7 +359,13 @@ class Session:
         except OSError as error:
             self._fail(error)  # and no log says that it is done
         else:
-            self._unlogged.append((job.seq, *fields))
+            self._note_for_log((job.seq, *fields))
+
+    def _note_for_log(self, fields: tuple[Any, ...]) -> None:
+        if self._writer is not None:
+            self._unprinted[fields[0]] = fields
+        elif self._log is not None:
+            self._unlogged.append(fields)
 
     def _judge(self, done: Done[Any], is_ok: bool) -> None:
         """Stop where --halt or xargs's rules say so."""
@@ -386,14 +403,19 @@ class Session:
                 self._writer.flush()
             except OSError as error:
                 self._fail(error)
-        if self._log is None:
-            self._unlogged.clear()
-            return
-        while self._unlogged:
+            self._take_written(self._writer.written)
+        while self._log is not None and self._unlogged:
             try:
                 self._log.record(*self._unlogged.popleft())
             except OSError as error:
                 self._fail(error)
+
+    def _take_written(self, written: deque[int]) -> None:
+        """What the log is to say of the jobs in *written* may be said now; empties it."""
+        if self._log is not None:
+            known = (self._unprinted.pop(seq, None) for seq in written)
+            self._unlogged.extend(fields for fields in known if fields is not None)
+        written.clear()
 
     def _fail(self, error: Exception) -> None:
         """Start nothing more because of *error*; what runs may end."""
@@ -406,6 +428,8 @@ class Session:
         self._signal = number
         loop = self._engine.loop
         loop.call_soon_threadsafe(self._engine.terminate if first else self._engine.kill)
+        if not first and self._writer is not None and self._writer.is_waiting:
+            raise _OutputGivenUp
 
     def _say(self, text: str) -> None:
         data = os.fsencode(text) + b"\n"
@@ -413,8 +437,7 @@ class Session:
             self._writer.enqueue(2, data)
         else:
             self._view.clear()
-            sys.stderr.buffer.write(data)
-            sys.stderr.flush()
+            _write_error(data)
 
     def _finish(self) -> int:
         """Return the exit status, or die of the signal that ended the run."""
@@ -422,7 +445,7 @@ class Session:
         if isinstance(self._error, OutputClosed):
             self._signal = signal.SIGPIPE
         elif self._error is not None:
-            print(f"procreactor: {self._error}", file=sys.stderr)
+            _write_error(os.fsencode(f"procreactor: {self._error}\n"))
             self._print_unwritten()
         if self._signal:
             self._close()
@@ -444,9 +467,7 @@ class Session:
                 except OSError:
                     pass
             for record in file.unwritten:
-                print(f"procreactor: not in {what}:", file=sys.stderr, flush=True)
-                sys.stderr.buffer.write(record)
-                sys.stderr.flush()
+                _write_error(b"procreactor: not in %s:\n" % what.encode() + record)
 
     def _close(self) -> None:
         self._source.close()
@@ -495,6 +516,19 @@ class _Stream:
         data = self._collector.getvalue(gap)
         for sink in self._sinks:
             sink.append(data)
+
+
+class _OutputGivenUp(KeyboardInterrupt):
+    """A second signal has come while a reader was waited for."""
+
+
+def _write_error(data: bytes) -> None:
+    """Write *data* to standard error, if there is one: sys.stderr is None where it was closed."""
+    try:
+        while data:
+            data = data[os.write(2, data) :]
+    except OSError:
+        pass  # there is nowhere to say it
 
 
 def _pass_on(stream: _Stream, fd: int) -> int:

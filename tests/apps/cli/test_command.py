@@ -6,12 +6,14 @@ which run beside ours, each in a directory of its own.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import shlex
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import NamedTuple
 import pytest
 from command_line import RUN, environment, log_of, running
 from gnu_parallel import needs_parallel
+from held import wait_for
 from support import DEADLINE_S, PYTHON
 
 PARALLEL = ["parallel", "--will-cite", "--plain", "-q"]
@@ -393,3 +396,108 @@ def test_much_output_in_order_comes_whole_with_what_was_said_between(tmp_path: P
     assert done.stderr == b"1\n300000\n999999\n"
     lines = (range(first, 1_000_001) for first in (1, 1, 300_000, 300_000, 999_999, 999_999))
     assert done.stdout == b"".join(b"%d\n" % number for part in lines for number in part)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(tmp_path: Path, closed: str) -> None:
+    words = shlex.join([*RUN, "sh", "-c", "echo $0 >>ran", ":::", "a", "b"])
+    subprocess.run(
+        ["sh", "-c", f"{words} {closed}"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    assert sorted((tmp_path / "ran").read_text().split()) == ["a", "b"]
+
+
+def test_what_cannot_be_printed_is_not_logged_as_done(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*RUN, "-j1", "--joblog", "log", "echo", ":::", "a", "b", "c"],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+    assert done.returncode == 255
+    assert b"standard output" in done.stderr
+    assert len((tmp_path / "log").read_text().splitlines()) == 1, "the heading"
+
+
+def test_a_closed_standard_output_is_not_taken_by_the_log(tmp_path: Path) -> None:
+    words = shlex.join([*RUN, "--joblog", "log", "echo", ":::", "a"])
+    done = subprocess.run(
+        ["sh", "-c", f"{words} >&-"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 255
+    assert b"standard output" in done.stderr
+    assert "a" not in (tmp_path / "log").read_text().splitlines()
+
+
+def test_without_standard_error_all_is_run_that_would_be_announced(tmp_path: Path) -> None:
+    words = shlex.join([*RUN, "-u", "-t", "touch", ":::", "a", "b"])
+    subprocess.run(
+        ["sh", "-c", f"{words} 2>&-"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    assert {"a", "b"} <= set(os.listdir(tmp_path))
+
+
+def test_a_place_for_results_that_cannot_be_made_is_named_and_its_job_not_logged(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "out" / "1").mkdir(parents=True)
+    (tmp_path / "out" / "1" / "b").touch()
+    done = subprocess.run(
+        [*RUN, "-j1", "--joblog", "log", "--results", "out/", "echo", ":::", "a", "b", "c"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 255
+    assert b"out/1/b" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert [line.split()[-1] for line in (tmp_path / "log").read_text().splitlines()[1:]] == ["a"]
+
+
+def test_a_second_signal_ends_the_wait_for_a_reader_who_does_not_read(tmp_path: Path) -> None:
+    with running(tmp_path, "-k", "sh", "-c", "exec yes", ":::", "a") as process:
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        wait_for(lambda: waits_for_room(process.pid, pipe))
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: caught_all(process.pid))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == -signal.SIGTERM
+
+
+def waits_for_room(pid: int, pipe: int) -> bool:
+    """Whether *pipe* is full, and the process *pid* sleeps."""
+    size = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), "little")
+    return size >= 61440 and Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
+
+
+def caught_all(pid: int) -> bool:
+    """Whether no signal is on its way to the process, and it sleeps again."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\s+([0-9a-f]+)", status, re.M)
+    return not any(int(one, 16) for one in pending) and "State:\tS" in status

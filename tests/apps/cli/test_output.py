@@ -309,6 +309,33 @@ def until(condition: Callable[[], object]) -> None:
         assert time.monotonic() < end
 
 
+def test_a_job_is_written_when_its_turn_was(bench: Callable[..., Bench]) -> None:
+    one = bench(keep_order=True)
+    writer = one.writer
+    one.run(("start", 1), ("start", 2), ("start", 3), ("out", 3, b"3"), ("finish", 3))
+    one.run(("start", 4), ("finish", 2), ("finish", 9))
+    assert list(writer.written) == [9], "it never had anything to say"
+    one.run(("finish", 1))
+    assert (list(writer.written), one.out) == ([9, 1, 2, 3], b"3")
+    one.run(("start", 5), ("out", 5, b"5"), ("finish", 5))
+    writer.finish_all()
+    writer.flush()
+    assert (list(writer.written)[4:], one.out) == ([4, 5], b"35")
+
+
+def test_what_could_not_be_written_is_not_told_as_written() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        writer = OutputWriter(fds=(full.fileno(), full.fileno()))
+        sinks = writer.new_sinks(1)
+        sinks[0].append(b"lost")
+        writer.finish(1)
+        writer.finish(2)
+        with pytest.raises(OSError, match="No space"):
+            writer.flush()
+        assert not writer.written
+        writer.close()
+
+
 def test_who_draws_is_told_before_anything_is_written(bench: Callable[..., Bench]) -> None:
     told: list[bytes] = []
     one = bench(before_write=lambda: told.append(one.out))
