@@ -347,8 +347,9 @@ TEST_BOTH_WAYS(an_exit_that_cannot_be_asked_for_is_an_error_and_loses_nothing)
 {
     start(mode, "echo out; exit 4");
     CHECK_INT(pr_wait_exit(gather.pid), 0);
-    twin_fail(SYS_waitid, 1, EPERM);
+    twin_deny(SYS_waitid, EPERM);
     CHECK_INT(call(MOST), -EPERM);
+    twin_reset();
     CHECK_INT(gather.reaped, 0);
     CHECK_INT(gather.pidfd, scene.result.pidfd);
     CHECK_INT(call(MOST), OVER | DATA);

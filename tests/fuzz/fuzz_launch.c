@@ -15,6 +15,7 @@ static long on_setresgid(uint32_t gid);
 static long on_setresuid(uint32_t real, uint32_t effective);
 static void on_getresuid(uint32_t *real, uint32_t *effective, uint32_t *saved);
 static long on_setgroups(size_t count, const uint32_t *groups);
+static long on_capset(void);
 static long on_mask(const uint64_t *mask);
 static long on_prctl(int option, long argument);
 static long on_write(int fd, const void *bytes, size_t size);
@@ -27,6 +28,7 @@ static long on_getppid(void);
 #define sys_setresuid(real, effective, saved) on_setresuid(real, effective)
 #define sys_getresuid(real, effective, saved) on_getresuid(real, effective, saved)
 #define sys_setgroups(count, groups) on_setgroups(count, groups)
+#define sys_capset(header, data) ((void)(header), (void)(data), on_capset())
 #define sys_rt_sigprocmask(how, mask, old) on_mask(mask)
 #define sys_prctl(option, argument) on_prctl(option, argument)
 #define sys_write(fd, bytes, size) on_write(fd, bytes, size)
@@ -49,7 +51,8 @@ static struct {
     char **env;
     char *candidates[MOST_WORDS];
     uint32_t tried;
-    bool root_is_aside, groups_are_set, uid_is_set, gid_is_set, mask_is_set, has_reported, was_refused;
+    bool root_is_aside, groups_are_set, uid_is_set, gid_is_set, has_capabilities, mask_is_set;
+    bool has_reported, was_refused;
     jmp_buf back;
 } told;
 
@@ -90,6 +93,7 @@ static long on_setresuid(uint32_t real, uint32_t effective)
     CHECK(real == effective && (!told.in_faith || real == told.uid));
     CHECK(told.gid_is_set && told.groups_are_set); /* afterwards there is no right to set them */
     told.uid_is_set = true;
+    told.has_capabilities = real != 0;
     return take_byte(&told.bytes) < 0xf0 ? 0 : -EPERM;
 }
 
@@ -103,6 +107,14 @@ static long on_setgroups(size_t count, const uint32_t *groups)
     CHECK(!told.in_faith || count == told.group_count);
     told.groups_are_set = true;
     return take_byte(&told.bytes) < 0xf0 ? 0 : sum % 2 ? -EPERM : -EINVAL;
+}
+
+/* Before any exec, of whoever is not root. */
+static long on_capset(void)
+{
+    CHECK(told.has_capabilities);
+    told.has_capabilities = false;
+    return take_byte(&told.bytes) < 0xf0 ? 0 : -EPERM;
 }
 
 static long on_mask(const uint64_t *mask)
@@ -140,7 +152,7 @@ static long on_execve(const char *path, char *const *argv, char *const *env)
 {
     static const int errors[] = {ENOENT, ENOTDIR, EACCES, ETXTBSY, ENOEXEC, E2BIG};
     uint8_t byte = take_byte(&told.bytes);
-    CHECK(told.uid_is_set && told.mask_is_set);
+    CHECK(told.uid_is_set && told.mask_is_set && !told.has_capabilities);
     CHECK(strlen(path) < SIZE_MAX);
     CHECK(vector_length(argv) > 0);
     vector_length(env);
