@@ -362,7 +362,20 @@ TEST(a_child_that_cannot_be_heard_of_is_handed_over)
     must_be_handed_over_without(SYS_epoll_ctl, 2, ENOMEM);
     must_be_handed_over_without(TWIN_REALLOC, 1, ENOMEM); /* a place */
     must_be_handed_over_without(TWIN_MALLOC, 3, ENOMEM);  /* spawner, spawn, buffer */
-    must_be_handed_over_without(SYS_waitid, 1, EPERM);
+}
+
+TEST(a_child_that_may_not_be_waited_for_in_any_form_is_handed_over)
+{
+    skip_unless_features(PR_FEATURE_PIDFD);
+    prepare_to_be_handed_over(errand, NULL);
+    twin_deny(SYS_waitid, EPERM);
+    struct pr_spawner *spawner = open_spawner(1);
+    CHECK_INT(submit_kept(spawner, errand), 0);
+    take_token(spawner, errand);
+    twin_reset();
+    must_be_handed_over(errand);
+    must_be_whole(errand);
+    end_spawner(spawner);
 }
 
 TEST(without_memory_for_the_data_it_stays_in_the_buffer)
