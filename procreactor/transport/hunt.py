@@ -105,13 +105,14 @@ class Hunt:
         """
         end_s = time.monotonic() + patience_s
         processes.reap_strays()
-        with processes.Adoption():
-            try:
+        try:
+            with processes.Adoption():
                 self._stop_all(time.monotonic() + patience_s / 2)
                 return self._kill_all(end_s)
-            except FileNotFoundError:
-                self._signal_leader(signal.SIGKILL)
-                return False
+        except FileNotFoundError:
+            # No longer adopting: orphans that nobody can find could not be reaped either.
+            self._signal_leader(signal.SIGKILL)
+            return False
 
     def _stop_all(self, end_s: float) -> None:
         self._signal_group(signal.SIGSTOP)

@@ -114,6 +114,12 @@ CASES: list[tuple[str, bytes]] = [
     ("--colsep , -k echo {2} {1}", b"a,b\nc,d\n"),
     ("--trim lr -k echo [{}]", b"  a b \n"),
     ("-E b -k echo", b"a\nb\nc\n"),
+    ("-k -L 2 echo {2} {1}", b"a\nb\nc\n"),
+    ("-k --xapply echo ::: 1 2 ::: a b", b""),
+    ("-k -r echo x", b"\n\na\n"),
+    ("-k -C ', *' echo {3}-{2}-{1}", b"a, b,  c\nd\n"),
+    ("-k --arg-file abc --max-args=2 echo", b""),
+    ("-k --arg-sep ,, echo ,, a b", b""),
     # Replacement strings.
     ("-k echo {} {.} {/} {//} {/.} ::: a/b.c d e/f.g.h /i", b""),
     ("-k echo {#} {}", LINES),
@@ -130,6 +136,11 @@ CASES: list[tuple[str, bytes]] = [
     ("-j200% echo", LINES),
     ("-k -j2 sh -c 'sleep 0.$0; echo $0'", b"3\n1\n2\n"),
     ("-k -j1 sh -c 'echo out; echo err >&2' {}", b"a\nb\n"),
+    # When to start, and where.
+    ("-k -P2 --memfree 1k echo", LINES),
+    ("-k -j+0 --load 10000 echo", LINES),
+    ("-k -t --delay 0.01 echo", LINES),
+    ("-k --wd /tmp --nice 5 sh -c 'pwd; nice' ::: a", b""),
     # Exit status.
     ("true", LINES),
     ("false", LINES),
@@ -142,6 +153,8 @@ CASES: list[tuple[str, bytes]] = [
     # Time and failure.
     ("-j1 --retries 3 sh -c 'echo x >>tried; wc -l <tried; exit 1' {}", b"a\n"),
     ("-j1 --retries 3 sh -c 'echo x >>tried; test $(wc -l <tried) = 2' {}", b"a\n"),
+    ("-j1 --retries 0 sh -c 'echo x >>tried; test $(wc -l <tried) = 4' {}", b"a\n"),
+    ("-j1 -k --retries 1 --timeout 1m false", b"a\n"),
     ("-j1 -k --retries 2 sh -c 'echo $0; exit $0'", b"0\n1\n"),
     ("-j1 --halt now,fail=1 sh -c 'echo $0; exit $0'", b"0\n3\n0\n"),
     ("-j1 --halt soon,fail=1 sh -c 'echo $0; exit $0'", b"0\n3\n0\n"),
@@ -153,6 +166,8 @@ CASES: list[tuple[str, bytes]] = [
     ("-j1 --halt now,done=1 sh -c 'echo $0; exit $0'", b"5\n0\n3\n"),
     ("-j1 --halt soon,fail=50% sh -c 'exit $0' ::: 0 1 0 1 1 1 0 0", b""),
     ("-j1 --halt now,fail=30% sh -c 'exit $0' ::: 0 1 0 1 1 1 0 0", b""),
+    *((f"-j1 --halt {short} sh -c 'exit $0' ::: 0 1 0 1", b"") for short in (0, 1, 2, -1, -2)),
+    ("-j1 --halt-on-error 50% sh -c 'exit $0' ::: 0 1 0 1 1 0", b""),
     ("-j1 --halt never sh -c 'exit $0'", b"1\n0\n3\n"),
     ("-j1 --halt soon,done=1 true ::: a b c", b""),
     ("-j1 --halt soon,done=50% true ::: a b c d", b""),
@@ -278,6 +293,54 @@ def test_as_xargs(command: str, given: bytes, tmp_path: Path) -> None:
         begin(["xargs", *words], theirs, given),
     )
     assert end(processes[0], ours, True) == end(processes[1], theirs, True)
+
+
+XARGS_OPTIONS = [
+    ("-n1 -t echo", b"a\nb\n"),
+    ("-d , --max-args=1 --max-procs=1 echo", b"a,b"),
+    ("-a abc -n 1 echo", b""),
+    ("-E b -n1 echo", b"a\nb\nc\n"),
+    ("-n2 echo", b"a\nb\nc\n"),
+    ("-P0 -n1 true", b"a\nb\n"),
+    ("-0 -L 2 echo", b"a\0b\0c\0"),
+    ("-I% echo x%", b"a\nb\n"),
+    ("-r -n1 echo", b""),
+]
+
+
+@pytest.mark.parametrize(("line", "given"), XARGS_OPTIONS)
+def test_options_as_xargs(line: str, given: bytes, tmp_path: Path) -> None:
+    words = ["-P1", *shlex.split(line)]
+    processes = (
+        begin([*RUN, "--xargs-exit", *words], tmp_path / "ours", given),
+        begin(["xargs", *words], tmp_path / "theirs", given),
+    )
+    said = []
+    for process in processes:
+        with process:
+            said.append((*process.communicate(timeout=DEADLINE_S), process.returncode))
+    assert said[0] == said[1]  # what -t says, too
+
+
+@pytest.mark.parametrize(
+    ("line", "given", "its", "ours_is"),
+    [
+        # There -0 and -d take -E's meaning away, with a warning; to us an end is an end.
+        ("-0 -E b -n1 echo", b"a\0b\0c\0", (0, b"a\nb\nc\n"), (0, b"a\n")),
+        # Without a command they print; we ask for one.
+        ("-n1", b"a\n", (0, b"a\n"), (255, b"")),
+    ],
+)
+def test_what_xargs_does_where_we_differ(
+    line: str, given: bytes, its: tuple[int, bytes], ours_is: tuple[int, bytes], tmp_path: Path
+) -> None:
+    words = shlex.split(line)
+    processes = (
+        begin([*RUN, "-j1", *words], tmp_path / "ours", given),
+        begin(["xargs", *words], tmp_path / "theirs", given),
+    )
+    assert end(processes[0], tmp_path / "ours", True)[:2] == ours_is
+    assert end(processes[1], tmp_path / "theirs", True)[:2] == its
 
 
 # --- Bad days -------------------------------------------------------------------------------------
