@@ -49,11 +49,11 @@ check-c: ## run the C core's own tests
 	@.ci/preflight $(PYTHON)
 	$(MAKE) -C tests/c check
 
-sanitize: ## run the C core's tests under ASan and UBSan
+sanitize: ## run the C core's tests under ASan and UBSan, and under TSan
 	@.ci/preflight $(PYTHON)
 	$(MAKE) -C tests/c sanitize
 
-faults: $(VENV)/test-ready ## play the suite where the kernel or a sandbox denies what we like to use
+faults: $(VENV)/test-ready ## play what starts children where the kernel denies much (ARGS=--whole: the suite)
 	$(BIN)/python -m tests.worlds $(ARGS)
 
 soak: $(VENV)/test-ready ## 1,000,000 spawns in one process (ARGS='--spawns 50000': fewer)

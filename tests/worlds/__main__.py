@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .catalogue import World, worlds
+from .catalogue import World, lacking_for, worlds
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     if not chosen:
         print(f"no world has {options.only!r} in its name")
         return 1
+    for world in [world for world in chosen if lacking_for(world)]:
+        print(f"{world.name:<36} left out: {lacking_for(world)}")
+        chosen.remove(world)
     rooms = options.rooms or ([] if options.whole else ROOMS)
     results = []
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -6,10 +6,12 @@ Numbers and flags: syscalls(2), clone(2), close_range(2), waitid(2).
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["FEATURES", "MOST_FILES", "Denial", "World", "worlds"]
+__all__ = ["FEATURES", "MOST_FILES", "Denial", "World", "lacking_for", "worlds"]
 
 FEATURES = ("clone3", "close_range", "helper", "pidfd", "unshare", "vfork")
 """What PROCREACTOR_DISABLE takes, each alone."""
@@ -101,6 +103,15 @@ def worlds() -> Iterator[World]:
     yield World("no /proc", frozenset({"/proc", "cgroup"}), hides_proc=True)
     yield World("a billion files", open_files=MOST_FILES)
     yield World("valgrind", _LOST_UNDER_VALGRIND, under_valgrind=True)
+
+
+def lacking_for(world: World) -> str:
+    """Return why nobody can enter *world* from here, or nothing."""
+    if world.hides_proc and os.geteuid() != 0:
+        return "needs root"
+    if world.under_valgrind and shutil.which("valgrind") is None:
+        return "needs valgrind"
+    return ""
 
 
 def _denied(error: int) -> Iterator[World]:

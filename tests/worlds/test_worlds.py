@@ -6,14 +6,13 @@ What else holds there, ``make faults`` plays: the suite itself, in each of them.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from seccomp import needs_seccomp
-from worlds.catalogue import World, worlds
+from worlds.catalogue import World, lacking_for, worlds
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,10 +25,8 @@ in_no_world = pytest.mark.skipif(
 @needs_seccomp
 @pytest.mark.parametrize("world", list(worlds()), ids=lambda world: world.name)
 def test_a_child_starts_and_ends_in_every_world(world: World) -> None:
-    if world.hides_proc and os.geteuid() != 0:
-        pytest.skip("needs root")
-    if world.under_valgrind and shutil.which("valgrind") is None:
-        pytest.skip("needs valgrind")
+    if lacking := lacking_for(world):
+        pytest.skip(lacking)
     command = [sys.executable, "-m", "tests.worlds.enter", world.name, sys.executable]
     done = subprocess.run(
         [*command, "-m", "tests.worlds.look"],
