@@ -29,6 +29,7 @@ from ways import WAYS
 from procreactor.apps.batch import Outcome, plan_command, run_batch
 from procreactor.errors import SpawnError
 from procreactor.internet.epollreactor import EPollReactor
+from procreactor.kernel import users
 
 __all__ = ["ACTS", "Act", "Refusal", "Stage", "note_refusal", "stage_for"]
 
@@ -179,6 +180,7 @@ def _exchange_words(stage: Stage, **kwargs: Any) -> None:
 
 def _ask_who(stage: Stage) -> None:
     """A user's own group comes from the database: where that cannot be read, nobody is started."""
+    users._kept.clear()  # as when the last answer is a second old
     protocol = _talk(stage, lambda *_: None, ["/usr/bin/id", "-G"], uid=USER.pw_uid)
     if protocol is not None:
         assert int(protocol.out.split()[0]) == USER.pw_gid, protocol.data
