@@ -27,7 +27,7 @@ ABOUT = (
 )
 _QUICK = {"rounds": 4_000}
 PARAMS = (
-    Point("ping-pong", "20,000 rounds", {"rounds": 20_000, "cpus": 0}, quick=_QUICK),
+    Point("ping-pong", "20,000 rounds", {"rounds": 20_000, "cpus": 0}),
     Point("ping-pong", "on one CPU", {"rounds": 20_000, "cpus": 1}, quick=_QUICK),
     Point("ping-pong", "on two CPUs", {"rounds": 20_000, "cpus": 2}, quick=_QUICK),
 )

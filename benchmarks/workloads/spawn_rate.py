@@ -27,7 +27,7 @@ def _points() -> tuple[Point, ...]:
             group=program,
             label=f"{at_once} at once",
             params={"program": program, "at_once": at_once, "way": "plain", "seconds": SECONDS},
-            quick={"seconds": 0.2} if at_once == 16 else None,
+            quick={"seconds": 0.15} if at_once == 16 else None,
             repeats=7 if at_once == 16 else 2,
         )
         for program in ("tiny", "true")
