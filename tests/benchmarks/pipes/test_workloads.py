@@ -53,8 +53,8 @@ def test_its_points_have_the_parameters_that_it_takes(name: str) -> None:
     takes = set(module.run.__annotations__) - {"adapter", "return"}
     for point in module.PARAMS:
         assert point.params.keys() == takes
-        assert point.quick is not None
-        assert point.quick.keys() <= takes
+        assert point.quick is None or point.quick.keys() <= takes
+    assert any(point.quick is not None for point in module.PARAMS), "a taste of each"
 
 
 class Miscounting:
