@@ -95,6 +95,7 @@ def test_input_that_nobody_reads_is_no_error() -> None:
     assert result.ok
 
 
+@pytest.mark.needs("/proc")
 def test_without_input_standard_input_is_empty() -> None:
     assert run(["cat"]).stdout == b""
     assert run(["readlink", "/proc/self/fd/0"]).stdout == b"/dev/null\n"
@@ -297,6 +298,7 @@ def alive(pids: list[int]) -> list[int]:
     return found
 
 
+@pytest.mark.needs("/proc")  # where there are no cgroups either
 def test_a_time_out_ends_all_descendants(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = (
@@ -436,6 +438,7 @@ def test_nothing_is_started_before_the_first_result_is_asked_for(tmp_path: Path)
     assert list(results) == []
 
 
+@pytest.mark.needs("/proc")
 def test_closing_kills_what_runs_with_its_descendants(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"echo $$ >> {pids}; (setsid sh -c 'echo $$ >> {pids}; exec sleep 1000' &); sleep 1000"

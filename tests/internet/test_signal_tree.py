@@ -15,6 +15,8 @@ from woods import living, new_mark, wait_gone
 from procreactor.internet.epollreactor import EPollReactor
 from procreactor.internet.error import ProcessExitedAlready
 
+pytestmark = pytest.mark.needs("/proc")  # without it a signal reaches the leader and its group
+
 
 @pytest.fixture
 def reactor() -> Iterator[EPollReactor]:
