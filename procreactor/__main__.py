@@ -31,7 +31,7 @@ that 700 have come is a tenth of the work per job."""
 def entry() -> NoReturn:
     """`main`, and the end of the process, which is left for the kernel to clean up.
 
-    Of a run of one short command, a fifth would go for looking through all that was imported, and
+    Of a run of one short command, a sixth would go for looking through all that was imported, and
     for taking it apart at the end.
     """
     gc.set_threshold(_OBJECTS_OF_A_RUN)

@@ -83,7 +83,7 @@ class Settings:
     kill_after_s: float = 5.0
     cwd: Argument | None = None
     env: Env | None = None
-    """The whole environment of the commands; None is this process's."""
+    """The whole environment of the commands; None is this process's, as it is at the beginning."""
 
     env_extra: Mapping[str, str] | None = None
     """Variables besides those."""

@@ -181,11 +181,12 @@ class Cgroup:
         found: list[int] = []
         for folder in self._folders():
             try:
-                with open(f"{folder}/cgroup.procs", encoding="ascii") as file:
+                # Bytes: who has given up rights may not be able to import a codec.
+                with open(f"{folder}/cgroup.procs", "rb") as file:
                     text = file.read()
             except OSError:
                 continue  # removed by now, or for threads alone
-            found += [int(pid) for pid in text.split() if pid != "0"]
+            found += [int(pid) for pid in text.split() if pid != b"0"]
         return found
 
     def _folders(self) -> list[str]:

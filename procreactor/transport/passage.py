@@ -2,7 +2,9 @@
 
 Facts (splice(2), pipe(7)):
 
-- From pipe to pipe nothing is copied: the pages of the one become those of the other.
+- From pipe to pipe nothing is copied: the pages of the one become those of the other. What a child
+  has made of its own is passed on as it is: packets (O_DIRECT, of which who reads less than one
+  loses the rest), and pages that it may still write to (vmsplice). As if it wrote to *fd* itself.
 - Where either end does not block, neither does the call; so a full target is waited for first, and
   what it says then is that the source is empty.
 - A file that was opened to append takes no pages (EINVAL), nor do terminals on some kernels.

@@ -145,7 +145,7 @@ class Session:
                 on_retry=self._on_retry,
                 on_turn=self._on_turn,
                 may_wait=self._may_wait if self._options.keep_order else None,
-                pass_on=_pass_on if self._results is None else None,
+                pass_on=_Stream.pass_on if self._results is None else None,
             )
             before = {
                 number: signal.signal(number, self._on_signal)
@@ -529,10 +529,6 @@ def _write_error(data: bytes) -> None:
             data = data[os.write(2, data) :]
     except OSError:
         pass  # there is nowhere to say it
-
-
-def _pass_on(stream: _Stream, fd: int) -> int:
-    return stream.pass_on(fd)
 
 
 def _open_results(path: bytes, options: Options) -> ResultSink:
