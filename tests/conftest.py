@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm_up() -> None:
+    # A shell's job in the background has it ignored, and so would have all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     children.in_use()
     binding.reserve()
     importlib.import_module("twisted.internet.reactor")
