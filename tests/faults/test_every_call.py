@@ -30,10 +30,12 @@ from faults.calls import CALLS, DATABASE, ENDS, LIBC_CALLS, UNREACHED, find_call
 from faults.supervision import Blow, Calls, Listen, begin_act, can_supervise, end_act, play
 from fdtables import Entry, assert_same, join_watchers, landing_slots, own_table
 from seccomp import needs_seccomp
+from support import LACKS
+from woods import homes
 
 from procreactor.kernel import children
 
-MOST_TIMES = 5
+MOST_TIMES, MOST_TIMES_LONG = 5, 3
 """Of a call that is made more often, so many are struck, the first and the last among them."""
 
 FEW_ERRORS = 2
@@ -101,17 +103,18 @@ def perform(act: Act, blow: Blow | None, listen: Listen) -> tuple[list[Refusal],
             stage.may_lose = False
             assert perform_once(act, stage) == ([], []), "unstruck, afterwards"
             assert_nothing_is_left(before, slot_file)
+        assert not act.needs_cgroup or blow is None or homes() == []
     return told
 
 
 # --- all blows to one act -------------------------------------------------------------------------
 
 
-def which(count: int) -> Iterable[int]:
-    """Return which of *count* equal calls are struck."""
-    if count <= MOST_TIMES:
+def which(count: int, most: int) -> Iterable[int]:
+    """Return which of *count* equal calls are struck: so many at *most*."""
+    if count <= most:
         return range(1, count + 1)
-    return sorted({1 + (count - 1) * at // (MOST_TIMES - 1) for at in range(MOST_TIMES)})
+    return sorted({1 + (count - 1) * at // (most - 1) for at in range(most)})
 
 
 def is_the_databases(act: Act, site: str, name: str) -> bool:
@@ -123,7 +126,7 @@ def blows(act: Act, calls: Calls) -> Iterator[Blow]:
         if is_the_databases(act, site, name):
             continue
         errors, _ = find_call(site, name) or ((), ())
-        for nth in which(count):
+        for nth in which(count, MOST_TIMES_LONG if act.is_long else MOST_TIMES):
             for error in errors if act.is_thorough else errors[:FEW_ERRORS]:
                 yield Blow(site, name, nth, error)
 
@@ -189,6 +192,8 @@ def is_supervision_to_be_had() -> bool:
 def test_any_call_may_fail(name: str) -> None:
     if ACTS[name].needs_root and os.geteuid() != 0:
         pytest.skip("needs root")
+    if ACTS[name].needs_cgroup and "cgroup" in LACKS:
+        pytest.skip("needs a cgroup of its own")
     if not is_supervision_to_be_had():
         pytest.skip("system calls cannot be watched here (seccomp, pidfd_getfd, /proc)")
     found = alone(sweep, name, disable=ACTS[name].disable)
