@@ -49,6 +49,7 @@ PR_GET_DUMPABLE = 3
 WAIT_FOR_ALL = 0x40000000
 """__WALL of waitid(2): also for a child that has no exit signal."""
 
+ACTIONS = Path("/proc/sys/kernel/seccomp/actions_avail")
 SYSTEM_CALLS = Path(__file__).resolve().parents[2] / "csrc" / "sys.h"
 
 # --- one performance, in a process of its own -----------------------------------------------------
@@ -184,6 +185,19 @@ STRUCK: dict[str, set[tuple[str, str]]] = {}
 @functools.cache
 def is_supervision_to_be_had() -> bool:
     return bool(alone(can_supervise))
+
+
+def has_user_filters() -> bool:
+    """Whether this kernel has filters that ask another process; anybody may lay one."""
+    return "user_notif" in ACTIONS.read_text().split() if ACTIONS.exists() else False
+
+
+@needs_seccomp
+@pytest.mark.skipif("PROCREACTOR_TESTS_LACK" in os.environ, reason="in a poorer world")
+@pytest.mark.skipif(not has_user_filters(), reason="this kernel has no filters that ask")
+def test_nothing_is_left_out_where_system_calls_could_be_watched() -> None:
+    """Else a run in which all below was left out would be green, and show nothing."""
+    assert is_supervision_to_be_had(), "seccomp, pidfd_getfd or /proc is kept from us"
 
 
 @needs_seccomp
