@@ -384,7 +384,7 @@ def ends_in_a_storm(storm: str, end: str, count: int) -> dict[str, Any]:
 
 
 def test_in_a_storm_of_signals_each_of_many_ends_is_told_once() -> None:
-    count = 10_000 if THOROUGH else 2_000
+    count = 10_000
     found = alone(ends_in_a_storm, build_program("storm"), build_program("end"), count)
     assert found["right"]
     assert found["handled"] > count / 10
