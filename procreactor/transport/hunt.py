@@ -22,6 +22,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 from procreactor.kernel import processes
 from procreactor.kernel.fds import is_shortage
@@ -29,6 +31,8 @@ from procreactor.model import ProcessRow
 from procreactor.transport.kinship import carries, find_kin, vouches
 
 __all__ = ["Hunt"]
+
+_T = TypeVar("_T")
 
 _ROUNDS = 16
 """How often is looked for those that were forked while others were signalled."""
@@ -127,7 +131,7 @@ class Hunt:
             new = [row for row in rows if row.is_alive and _key(row) not in stopped]
             if not new:
                 return
-            _send(new, signal.SIGSTOP)
+            _with_patience(partial(_send, new, signal.SIGSTOP), end_s)
             stopped.update(map(_key, new))
 
     def _kill_all(self, end_s: float) -> bool:
@@ -137,7 +141,8 @@ class Hunt:
             if not alive:
                 return True
             left_s = end_s - time.monotonic()
-            if _send(alive, signal.SIGKILL) == 0 or left_s <= 0:
+            sent = _with_patience(partial(_send, alive, signal.SIGKILL), end_s)
+            if sent == 0 or left_s <= 0:
                 self._note(alive)
                 return False
             processes.wait_for_ends(alive, min(left_s, _LONGEST_WAIT_S))
@@ -227,8 +232,13 @@ def _key(row: ProcessRow) -> tuple[int, int]:
 
 
 def _send(rows: Iterable[ProcessRow], number: int) -> int:
-    """Return how many took the signal, were gone, or are to be tried again; not another user's."""
+    """Return how many took the signal, or were gone: not those of another user.
+
+    Who is passed by as no fd is to be had, or no memory, the next look comes to; OSError when it is
+    so for all of them.
+    """
     taken = 0
+    shortage: OSError | None = None
     for row in rows:
         try:
             processes.signal_process(row, number)
@@ -236,16 +246,20 @@ def _send(rows: Iterable[ProcessRow], number: int) -> int:
             continue
         except OSError as error:
             if not is_shortage(error):
-                raise  # else the next look comes to it again
+                raise
+            shortage = error
+            continue
         taken += 1
+    if shortage is not None and not taken:
+        raise shortage
     return taken
 
 
-def _with_patience(look: Callable[[], list[ProcessRow]], end_s: float) -> list[ProcessRow]:
-    """Return what *look* does, which is tried until *end_s* while no fd is to be had for it."""
+def _with_patience(function: Callable[[], _T], end_s: float) -> _T:
+    """Return what *function* does, which is tried until *end_s* while no fd is to be had for it."""
     while True:
         try:
-            return look()
+            return function()
         except OSError as error:
             if not is_shortage(error) or time.monotonic() >= end_s:
                 raise
