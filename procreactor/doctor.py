@@ -7,6 +7,7 @@ batches, because no threads can be had.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -27,9 +28,12 @@ _WITHOUT = {
 }
 """What is done instead of each feature."""
 
+_WITHOUT_CGROUP = "no tree kill, and no limits, by cgroup"
+
 _FOR_SHARED_MEMORY = {"unshare", "clone3", "helper"}
 
 _FDS_PER_CHILD = 4
+_PAGES_PER_PIPE = 16
 _OWN_FDS = 32
 _SPAWNS = 20
 
@@ -74,7 +78,10 @@ def report(facts: Facts) -> Iterator[str]:
     yield _line("epoll watches", _number(facts.epoll_watches))
     yield ""
     yield "cgroup v2"
-    yield from _cgroup(facts.cgroup)
+    if "cgroup" in facts.disabled:
+        yield _line("directory", f"OFF (PROCREACTOR_DISABLE): {_WITHOUT_CGROUP}")
+    else:
+        yield from _cgroup(facts.cgroup)
     yield ""
 
 
@@ -109,18 +116,25 @@ def _room(limit: Limit) -> str:
 
 
 def _pipe_pages(facts: Facts) -> str:
+    now = facts.new_pipe_bytes
+    note = f"; a pipe has only {now:,} bytes now, and is slow" if _is_small(now) else ""
     if facts.pipe_pages == 0:
-        return "unlimited"
+        return f"unlimited{note}"
     if facts.pipe_pages is None:
-        return "unknown"
-    pipes = facts.pipe_pages // 16
-    note = "" if not facts.uid else "; more of this user's have one page, and are slow"
+        return f"unknown{note}"
+    pipes = facts.pipe_pages // _PAGES_PER_PIPE
+    if facts.uid and not note:
+        note = "; more of this user's have one page, and are slow"
     return f"{facts.pipe_pages:,}: {pipes:,} pipes of full size{note}"
+
+
+def _is_small(pipe_bytes: int | None) -> bool:
+    return pipe_bytes is not None and pipe_bytes < _PAGES_PER_PIPE * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cgroup(cgroup: Cgroup | None) -> Iterator[str]:
     if cgroup is None:
-        yield _line("directory", "none to be seen: no tree kill, and no limits, by cgroup")
+        yield _line("directory", f"none to be seen: {_WITHOUT_CGROUP}")
         return
     yield _line("directory", cgroup.directory)
     writable = "yes" if cgroup.can_make_children else "no: children cannot have one of their own"

@@ -82,18 +82,17 @@ def interrupt_each_line(
 
 
 def interrupt_each_bytecode(
-    library: str, act: Callable[[], object], clean_up: Callable[[], object], step: int = 1
+    library: str, act: Callable[[], object], clean_up: Callable[[], object]
 ) -> int:
     """Perform *act* once per place where SIGINT can strike in it, and *clean_up* after each.
 
     *library* is the path of the library that is made of programs/interrupter.c. Returns how often
-    it struck. With a *step* of n only every n-th bytecode is looked at. To be called in the main
-    thread, with Python's own handler for SIGINT.
+    it struck. To be called in the main thread, with Python's own handler for SIGINT.
     """
     interrupter = ctypes.PyDLL(library)
     interrupter.interrupter_start.argtypes = [ctypes.c_long]
     interrupter.interrupter_stop.restype = ctypes.c_long
-    nth = step
+    nth = 1
     strikes = 0
     while True:
         where = ""
@@ -114,7 +113,7 @@ def interrupt_each_bytecode(
         if not struck:
             return strikes
         strikes += 1
-        nth = struck + step
+        nth = struck + 1
 
 
 def _innermost(interrupt: BaseException) -> str:

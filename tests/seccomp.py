@@ -33,8 +33,14 @@ __all__ = [
     "supervised",
 ]
 
-_EVERYWHERE = {"clone3": 435, "close_range": 436, "pidfd_open": 434, "pidfd_send_signal": 424}
-_BOTH = {  # x86_64, aarch64
+_EVERYWHERE = {
+    "clone3": 435,
+    "close_range": 436,
+    "faccessat2": 439,
+    "pidfd_open": 434,
+    "pidfd_send_signal": 424,
+}
+_BOTH = {  # x86_64, and aarch64, where some have another name
     "capset": (126, 91),
     "chdir": (80, 49),
     "clone": (56, 220),
@@ -48,14 +54,19 @@ _BOTH = {  # x86_64, aarch64
     "execve": (59, 221),
     "exit_group": (231, 94),
     "fcntl": (72, 25),
+    "flock": (73, 32),
     "fstat": (5, 80),
     "getdents64": (217, 61),
+    "geteuid": (107, 175),
     "getpid": (39, 172),
     "getppid": (110, 173),
     "getpriority": (140, 141),
     "getresuid": (118, 148),
+    "getsid": (124, 156),
+    "getxattr": (191, 8),
     "ioctl": (16, 29),
     "kill": (62, 129),
+    "mkdir": (83, 34),  # mkdirat
     "mmap": (9, 222),
     "mprotect": (10, 226),
     "munmap": (11, 215),
@@ -64,8 +75,11 @@ _BOTH = {  # x86_64, aarch64
     "pipe2": (293, 59),
     "ppoll": (271, 73),
     "prctl": (157, 167),
+    "pread64": (17, 67),
     "prlimit64": (302, 261),
     "read": (0, 63),
+    "readlink": (89, 78),  # readlinkat
+    "rmdir": (84, 35),  # unlinkat
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),
     "sched_get_priority_max": (146, 125),
@@ -75,6 +89,7 @@ _BOTH = {  # x86_64, aarch64
     "setresgid": (119, 149),
     "setresuid": (117, 147),
     "setsid": (112, 157),
+    "splice": (275, 76),
     "tgkill": (234, 131),
     "timerfd_create": (283, 85),
     "timerfd_settime": (286, 86),
@@ -102,6 +117,7 @@ _BOTH = {  # x86_64, aarch64
 _ALL_NUMBERS = {
     "x86_64": {
         "epoll_wait": 232,
+        "poll": 7,
         **{name: numbers[0] for name, numbers in _BOTH.items()},
         **_EVERYWHERE,
     },

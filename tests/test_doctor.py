@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import fcntl
+import io
 import os
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from alone import alone
+from load.room import raise_open_files
 from seccomp import needs_seccomp
+from worlds.catalogue import World, worlds
 
 from procreactor import __version__, doctor
 from procreactor.kernel.facts import Cgroup, Limit, read_facts
+
+FULL_PIPE = 16 * os.sysconf("SC_PAGE_SIZE")
+SOME_UID = 54323
+"""Nobody's, so that no other process has pipes of his."""
 
 
 def ask(disable: str = "", *arguments: str, **how: object) -> subprocess.CompletedProcess[str]:
@@ -41,6 +53,15 @@ def ask_in(world: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def ask_within(files: int) -> subprocess.CompletedProcess[str]:
+    """Where so many files may be open, and twice as many if it asked for them."""
+
+    def allow() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, 2 * files))
+
+    return ask(preexec_fn=allow)
+
+
 def lines_of(text: str) -> dict[str, str]:
     """The lines that tell something: name -> what is told."""
     told = (line.strip().partition(" ") for line in text.splitlines() if line.startswith("  "))
@@ -56,13 +77,32 @@ def test_it_names_the_version_tells_the_features_and_starts_children() -> None:
     assert "median" in answer.stdout.splitlines()[-1]
 
 
-def test_a_feature_that_is_off_is_told_with_the_reason_and_the_price() -> None:
-    answer = ask("vfork,pidfd")
-    assert answer.returncode == 0
+PRICES = {
+    "vfork": "fork: a spawn grows with the memory of this process",
+    "unshare": "a spawn copies the fd table: it grows with the open files of this process",
+    "pidfd": "a waiting thread per child, and signals by number",
+    "clone3": "clone, and some more system calls in each child; no CLONE_INTO_CGROUP",
+    "close_range": "a sweep over /proc/self/fd in each child",
+    "helper": "with uid= or gid=, fork: such a spawn grows with the memory of this process",
+}
+FOR_VFORK_ONLY = {"unshare", "clone3", "helper"}
+
+
+@pytest.mark.skipif(read_facts().used != set(PRICES), reason="something is off already")
+@pytest.mark.parametrize("disable", [*PRICES, "cgroup", "vfork,pidfd", ",".join(PRICES)])
+def test_each_feature_that_is_off_is_told_with_the_reason_and_the_price(disable: str) -> None:
+    """And of nothing else is anything told but that it is in use, or what is so without."""
+    off = set(disable.split(","))
+    reasons = dict.fromkeys(FOR_VFORK_ONLY, "for vfork only") if "vfork" in off else {}
+    reasons |= dict.fromkeys(off, "PROCREACTOR_DISABLE")
+    answer = ask(disable)
+    assert (answer.returncode, answer.stderr) == (0, "")
     told = lines_of(answer.stdout)
-    assert told["vfork"].startswith("OFF (PROCREACTOR_DISABLE): fork")
-    assert told["pidfd"].startswith("OFF (PROCREACTOR_DISABLE): a waiting thread")
-    assert told["clone3"].startswith("OFF (for vfork only)")
+    for name, price in PRICES.items():
+        wanted = f"OFF ({reasons[name]}): {price}" if name in reasons else "in use"
+        assert told[name] == wanted
+    assert told["directory"].startswith("OFF (PROCREACTOR_DISABLE): ") == ("cgroup" in off)
+    assert {"writable", "cgroup.kill", "controllers"}.isdisjoint(told) or "cgroup" not in off
 
 
 def test_a_feature_that_the_kernel_refuses_is_told_so() -> None:
@@ -105,6 +145,58 @@ def test_limits_are_told_in_children() -> None:
     assert "pids           unknown" in text
 
 
+@pytest.mark.parametrize(("files", "children"), [(64, 8), (400, 92)])
+def test_few_open_files_are_told_as_the_children_that_there_is_room_for(
+    files: int, children: int
+) -> None:
+    answer = ask_within(files)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    room = f"room for about {children} children with three pipes"
+    assert lines_of(answer.stdout)["open"] == (
+        f"files     {files}, at most {2 * files} (ulimit): {room}"
+    )
+
+
+def test_what_limits_all_children_is_told_as_proc_has_it() -> None:
+    told = lines_of(ask().stdout)
+    numbers = {
+        name: int(Path("/proc/sys", name).read_text())
+        for name in ("kernel/pid_max", "kernel/threads-max", "fs/epoll/max_user_watches")
+    }
+    assert told["pids"] == (
+        f"{numbers['kernel/pid_max']:,}, threads {numbers['kernel/threads-max']:,}"
+    )
+    assert told["epoll"].split() == ["watches", f"{numbers['fs/epoll/max_user_watches']:,}"]
+    pages = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
+    assert told["pipe"].startswith(f"pages     {pages:,}: {pages // 16:,} pipes of full size")
+    assert told["processes"].endswith(" (not for root)") == (os.geteuid() == 0)
+
+
+def doctor_of_a_user_whose_pipe_pages_are_used_up() -> str:
+    raise_open_files(4096)
+    os.setresgid(SOME_UID, SOME_UID, SOME_UID)
+    os.setresuid(SOME_UID, SOME_UID, SOME_UID)
+    fds: list[int] = []
+    said = io.StringIO()
+    try:
+        while not fds or fcntl.fcntl(fds[-1], fcntl.F_GETPIPE_SZ) == FULL_PIPE:
+            fds += os.pipe()
+        with contextlib.redirect_stdout(said):
+            assert doctor.run() == 0
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return said.getvalue()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+@pytest.mark.skipif(not 0 < (read_facts().pipe_pages or 0) < 20_000, reason="too many pipe pages")
+def test_used_up_pipe_pages_are_told_with_what_a_pipe_is_then() -> None:
+    told = lines_of(alone(doctor_of_a_user_whose_pipe_pages_are_used_up))
+    assert re.search(r"; a pipe has only [\d,]+ bytes now, and is slow$", told["pipe"])
+    assert "now" not in lines_of(ask().stdout)["pipe"]
+
+
 def test_no_command_and_an_unknown_one_are_misuse() -> None:
     for arguments in ([], ["physician"]):
         answer = subprocess.run(
@@ -121,6 +213,33 @@ def test_what_a_sandbox_denies_is_told_as_refused_and_no_more_is_lost() -> None:
     told = lines_of(answer.stdout)
     off = {name for name, value in told.items() if value.startswith("OFF (the kernel or a sandbox")}
     assert off == {"clone3", "close_range", "pidfd", "unshare"}
+
+
+DENIED = [
+    world for world in worlds() if world.denials and world.error == errno.EPERM and world.lacks
+]
+
+
+@needs_seccomp
+@pytest.mark.parametrize("world", DENIED, ids=lambda world: world.name)
+def test_each_call_that_a_sandbox_denies_is_told_as_what_it_is_for(world: World) -> None:
+    answer = ask_in(world.name)
+    told = lines_of(answer.stdout)
+    off = {name for name in PRICES if told[name] != "in use"}
+    assert off == world.lacks & set(PRICES)
+    for name in off:
+        assert told[name] == f"OFF (the kernel or a sandbox refuses it): {PRICES[name]}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to unmount /proc")
+def test_without_proc_what_cannot_be_read_is_unknown_and_not_unlimited() -> None:
+    answer = ask_in("no /proc")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    told = lines_of(answer.stdout)
+    assert told["pids"] == "unknown, threads unknown"
+    assert told["pipe"].split() == ["pages", "unknown"]
+    assert told["epoll"].split() == ["watches", "unknown"]
+    assert told["directory"].startswith("none to be seen: ")
 
 
 @needs_seccomp

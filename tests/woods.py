@@ -123,7 +123,9 @@ def homes() -> list[str]:
     """The directories that this process has made for its groups, and not removed."""
     found = []
     for mount in _mounts():
-        found += [str(path) for path in Path(mount).glob(f"**/procreactor-{os.getpid()}-*")]
+        for folder, names, _ in os.walk(mount):  # where others make and remove theirs meanwhile
+            own = (name for name in names if name.startswith(f"procreactor-{os.getpid()}-"))
+            found += [f"{folder}/{name}" for name in own]
     return found
 
 

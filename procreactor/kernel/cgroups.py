@@ -45,7 +45,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
-from procreactor.kernel.fds import close_fd
+from procreactor.kernel.fds import close_fd, is_shortage, read_file
 
 __all__ = ["Cgroup", "Home", "find_directory", "is_disabled", "open_home", "remove"]
 
@@ -177,27 +177,30 @@ class Cgroup:
         return True
 
     def members(self) -> list[int]:
-        """Return the processes in it and below; of another pid namespace's, none."""
+        """Return the processes in it and below; of another pid namespace's, none.
+
+        OSError where there is no fd to be had to look, or no memory.
+        """
         found: list[int] = []
         for folder in self._folders():
             try:
-                # Bytes: who has given up rights may not be able to import a codec.
-                with open(f"{folder}/cgroup.procs", "rb") as file:
-                    text = file.read()
-            except OSError:
+                text = read_file(f"{folder}/cgroup.procs")
+            except OSError as error:
+                if is_shortage(error):
+                    raise
                 continue  # removed by now, or for threads alone
             found += [int(pid) for pid in text.split() if pid != b"0"]
         return found
 
     def _folders(self) -> list[str]:
         """It, and what a child with the right to has made below, each after what it lies in."""
-        return [folder for folder, _, _ in os.walk(self.path)]
+        return [folder for folder, _, _ in os.walk(self.path, onerror=_raise_shortage)]
 
     def signal(self, number: int) -> int:
         """Send signal *number* to every process in it and below; return to how many.
 
         Also to those that are forked meanwhile, as long as they do not outrun us. OSError: EINVAL,
-        and EPERM when it is so for all of them.
+        EPERM when it is so for all of them, and as for `members`.
         """
         sent: set[int] = set()
         refused: OSError | None = None
@@ -271,8 +274,9 @@ class Cgroup:
             while self.is_populated() and time.monotonic() < end_s:
                 try:
                     self.signal(signal.SIGKILL)
-                except PermissionError:
-                    break
+                except OSError as error:
+                    if not is_shortage(error):
+                        break
                 self.wait_empty(0.01)
         finally:
             self._thaw()
@@ -304,16 +308,20 @@ class Cgroup:
         """Move all that live in it and below to the group at *into*; return whether it is empty."""
         end_s = time.monotonic() + timeout_s
         while self.is_populated():
-            for pid in self.members():
-                try:
-                    _write(f"{into}/cgroup.procs", str(pid))
-                except ProcessLookupError:
-                    pass
-                except OSError:
-                    return False
+            try:
+                self._move_all(into)
+            except OSError:
+                return False
             if time.monotonic() > end_s:
                 return False
         return True
+
+    def _move_all(self, into: str) -> None:
+        for pid in self.members():
+            try:
+                _write(f"{into}/cgroup.procs", str(pid))
+            except ProcessLookupError:
+                pass
 
     def close(self) -> None:
         """Close the fds. Idempotent."""
@@ -321,6 +329,16 @@ class Cgroup:
             if fd >= 0:
                 close_fd(fd)
         self.fd = self._events_fd = -1
+
+
+def _raise(error: OSError) -> None:
+    """For os.walk, which would leave out what it cannot open."""
+    raise error
+
+
+def _raise_shortage(error: OSError) -> None:
+    if is_shortage(error):
+        raise error
 
 
 def _write(path: str, text: str) -> None:
@@ -334,7 +352,7 @@ def _write(path: str, text: str) -> None:
 def remove(path: str) -> bool:
     """Remove a group and what is below, if nobody lives there; return whether it is gone."""
     try:
-        for folder, _, _ in os.walk(path, topdown=False):
+        for folder, _, _ in os.walk(path, topdown=False, onerror=_raise):
             os.rmdir(folder)
     except OSError:
         return not os.path.exists(path)
@@ -366,10 +384,10 @@ class Home:
         return group
 
     def groups(self) -> list[str]:
-        """Return the paths of all groups there."""
+        """Return the paths of all groups there; of none where there is no fd to be had to look."""
         try:
             return [entry.path for entry in os.scandir(self.path) if entry.is_dir()]
-        except FileNotFoundError:
+        except OSError:
             return []
 
     def close(self) -> bool:
@@ -448,10 +466,12 @@ def _refusal(number: int, controllers: Collection[str], path: str | None, hint: 
 
 
 def _read(path: str) -> str:
+    """Return what the file says, or nothing for one that is not to be read; SpawnError (EMFILE)."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
+        return os.fsdecode(read_file(path))
+    except OSError as error:
+        if is_shortage(error):
+            raise spawn_error(error.errno or 0, "cgroup", path) from None
         return ""
 
 

@@ -1,4 +1,4 @@
-"""What this machine and its limits are: read, never changed.
+"""What this machine and its limits are: read, or tried on a pipe, and never changed.
 
 Sources: proc(5), getrlimit(2), pipe(7), epoll(7), cgroups(7). What cannot be read (no /proc, a
 sandbox) is None: unknown, which is not the same as unlimited.
@@ -6,6 +6,7 @@ sandbox) is None: unknown, which is not the same as unlimited.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import resource
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from procreactor.kernel import children
 from procreactor.kernel.cgroups import find_directory
+from procreactor.kernel.fds import close_fd
 
 __all__ = ["Cgroup", "Facts", "Limit", "read_facts"]
 
@@ -74,6 +76,9 @@ class Facts:
     pipe_bytes: int | None
     """fs.pipe-max-size."""
 
+    new_pipe_bytes: int | None
+    """What a pipe holds that is made now: little where this user's pages are used up."""
+
     epoll_watches: int | None
     """fs.epoll.max_user_watches."""
 
@@ -96,9 +101,22 @@ def read_facts() -> Facts:
         most_threads=_read_number("/proc/sys/kernel/threads-max"),
         pipe_pages=_read_number("/proc/sys/fs/pipe-user-pages-soft"),
         pipe_bytes=_read_number("/proc/sys/fs/pipe-max-size"),
+        new_pipe_bytes=_measure_new_pipe(),
         epoll_watches=_read_number("/proc/sys/fs/epoll/max_user_watches"),
         cgroup=_read_cgroup(),
     )
+
+
+def _measure_new_pipe() -> int | None:
+    try:
+        fds = os.pipe()
+    except OSError:
+        return None
+    try:
+        return fcntl.fcntl(fds[0], fcntl.F_GETPIPE_SZ)
+    finally:
+        for fd in fds:
+            close_fd(fd)
 
 
 def _read(path: str | Path) -> str | None:

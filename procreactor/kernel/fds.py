@@ -1,4 +1,4 @@
-"""Closing an fd, once.
+"""Closing an fd, once; and what it means that there is none to be had.
 
 Facts (close(2), NOTES): whatever close returns, Linux has let go of the number by then; EINTR, and
 EIO of what was written before, come after that. So it is never tried again, as the number may be
@@ -11,14 +11,36 @@ the number may be a stranger's. That is returned, for callers who can tell whose
 
 from __future__ import annotations
 
+import errno
+import os
 from functools import partial
 
 from procreactor.core import binding
 
-__all__ = ["close_fd"]
+__all__ = ["close_fd", "is_shortage", "read_file"]
+
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_PIECE_BYTES = 65536
 
 close_fd = partial(binding.drop, -1)
 """``close_fd(fd)``: *fd* is closed, and nothing is raised; -EBADF when it was not open, else 0.
 
 One C call, and no function: an exception of a signal handler comes before it or after it.
 """
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether *error* says nothing of a file, but that no fd, or no memory, is to be had now."""
+    return error.errno in _SHORTAGES
+
+
+def read_file(path: str) -> bytes:
+    """Return all that the file at *path* says; OSError of opening and of reading."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while piece := os.read(fd, _PIECE_BYTES):
+            data += piece
+        return data
+    finally:
+        close_fd(fd)

@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from procreactor.core import binding
-from procreactor.kernel.fds import close_fd
+from procreactor.kernel.fds import close_fd, is_shortage, read_file
 from procreactor.model import ProcessRow
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "wait_for_ends",
 ]
 
-_PIECE_BYTES = 65536
 _PAUSE_S = 0.002
 _STAT_FIELDS = 20  # as far as they are of use here, of those after the name
 
@@ -63,7 +62,10 @@ def ticks_now() -> int:
 
 
 def read_rows() -> dict[int, ProcessRow]:
-    """Return all processes that are to be seen, by pid. OSError where there is no /proc of ours."""
+    """Return all processes that are to be seen, by pid. OSError where there is no /proc of ours.
+
+    Also where there is no fd to be had, or no memory: who would be left out then is there.
+    """
     if os.readlink("/proc/self") != str(os.getpid()):
         raise FileNotFoundError(errno.ENOENT, "the /proc of another pid namespace", "/proc")
     rows = {}
@@ -76,10 +78,15 @@ def read_rows() -> dict[int, ProcessRow]:
 
 
 def read_row(pid: int) -> ProcessRow | None:
-    """Return what is so of *pid* now, zombies included; None where there is no such process."""
+    """Return what is so of *pid* now, zombies included; None where there is no such process.
+
+    OSError where there is no fd to be had to look, or no memory.
+    """
     try:
-        text = _read(f"/proc/{pid}/stat")
-    except OSError:
+        text = read_file(f"/proc/{pid}/stat")
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return None
     # The name of the program is in parentheses, and may have anything in it.
     fields = text[text.rfind(b")") + 2 :].split()
@@ -93,11 +100,13 @@ def read_environment(pid: int) -> bytes | None:
     """Return the environment that *pid* was started with, ``K=V`` rows, each ended by NUL.
 
     Empty for a zombie, for one that is gone, and for a thread of the kernel; None where it is not
-    for us to be read.
+    for us to be read. OSError as for `read_row`.
     """
     try:
         return _read_or_nothing(f"/proc/{pid}/environ") or _read_of_other_threads(pid)
     except OSError as error:
+        if is_shortage(error):
+            raise
         return b"" if error.errno in _GONE else None
 
 
@@ -113,22 +122,11 @@ def _read_of_other_threads(pid: int) -> bytes:
 def _read_or_nothing(path: str) -> bytes:
     """Of a thread without memory, as it has ended, newer kernels do not even open the file."""
     try:
-        return _read(path)
+        return read_file(path)
     except OSError as error:
         if error.errno in _GONE:
             return b""
         raise
-
-
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = b""
-        while piece := os.read(fd, _PIECE_BYTES):
-            data += piece
-        return data
-    finally:
-        close_fd(fd)
 
 
 # --- signals --------------------------------------------------------------------------------------
@@ -145,18 +143,21 @@ def _open(row: ProcessRow) -> int:
         raise
     except OSError:
         pidfd = -1
-    now = read_row(row.pid)
-    if now is None or now.started != row.started:
+    try:
+        now = read_row(row.pid)
+        if now is None or now.started != row.started:
+            raise ProcessLookupError(errno.ESRCH, "it has ended")
+    except BaseException:
         if pidfd >= 0:
             close_fd(pidfd)
-        raise ProcessLookupError(errno.ESRCH, "it has ended")
+        raise
     return pidfd
 
 
 def signal_process(row: ProcessRow, number: int) -> bool:
     """Send signal *number* to the process of *row*; return whether it was there to take it.
 
-    OSError: EPERM (another user's), EINVAL (no such signal).
+    OSError: EPERM (another user's), EINVAL (no such signal), and as for `read_row`.
     """
     try:
         pidfd = _open(row)
@@ -185,6 +186,8 @@ def wait_for_ends(rows: Iterable[ProcessRow], timeout_s: float) -> None:
                 pidfd = _open(row)
             except ProcessLookupError:
                 continue
+            except OSError:
+                pidfd = -1
             if pidfd < 0:
                 time.sleep(min(timeout_s, _PAUSE_S))
                 return
@@ -243,7 +246,7 @@ class Adoption:
         self._before = _rows_if_any()
         with _adopting.lock:
             if _adopting.count == 0:
-                _adopting.did_before = binding.adopt_orphans(True)
+                self._begin()
             _adopting.count += 1
 
     def __exit__(
@@ -255,7 +258,7 @@ class Adoption:
         with _adopting.lock:
             _adopting.count -= 1
             if _adopting.count == 0 and not _adopting.did_before:
-                binding.adopt_orphans(False)
+                self._end()
         own = os.getpid()
         for row in _rows_if_any().values():
             before = self._before.get(row.pid)
@@ -266,6 +269,21 @@ class Adoption:
                 and before.parent != own
             ):
                 note_stray(row)
+
+    def _begin(self) -> None:
+        """Where a sandbox denies it, orphans are init's, and are killed all the same."""
+        try:
+            _adopting.did_before = binding.adopt_orphans(True)
+        except OSError:
+            _adopting.did_before = True  # there is nothing to be ended
+
+    def _end(self) -> None:
+        for _ in range(2):  # who stays one has all orphans to reap, and does not
+            try:
+                binding.adopt_orphans(False)
+            except OSError:
+                continue
+            return
 
 
 def _rows_if_any() -> dict[int, ProcessRow]:
@@ -283,7 +301,10 @@ def note_stray(row: ProcessRow) -> None:
 def reap_strays() -> None:
     """Reap those that came to us besides, and have ended."""
     for row in list(_adopting.strays.values()):
-        now = read_row(row.pid)
+        try:
+            now = read_row(row.pid)
+        except OSError:
+            return  # next time
         if now is None or now.started != row.started or not now.is_alive:
             reap(row)
             _adopting.strays.pop(row.pid, None)
@@ -292,7 +313,8 @@ def reap_strays() -> None:
 def reap(row: ProcessRow) -> None:
     """Reap the process of *row*, which is a child of this one and has ended. Never blocks.
 
-    Nothing when it is not, or was reaped by others. Never the child of another than *row*.
+    Nothing when it is not, or was reaped by others. Never the child of another than *row*. OSError
+    as for `read_row`.
     """
     now = read_row(row.pid)
     if now is None or now.started != row.started or now.parent != os.getpid():

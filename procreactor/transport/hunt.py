@@ -21,19 +21,27 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 from procreactor.kernel import processes
+from procreactor.kernel.fds import is_shortage
 from procreactor.model import ProcessRow
 from procreactor.transport.kinship import carries, find_kin, vouches
 
 __all__ = ["Hunt"]
+
+_T = TypeVar("_T")
 
 _ROUNDS = 16
 """How often is looked for those that were forked while others were signalled."""
 
 _LONGEST_WAIT_S = 0.05
 """For the end of those that were killed, before the next look."""
+
+_PAUSE_S = 0.005
+"""Before another try where no fd was to be had to look."""
 
 
 class Hunt:
@@ -68,7 +76,7 @@ class Hunt:
                 self._foreign.add(row.session)
 
     def members(self) -> list[int]:
-        """Return the pids of all that are alive. OSError where there is no /proc."""
+        """Return the pids of all that are alive. OSError without /proc, or an fd to look."""
         return [row.pid for row in self._look() if row.is_alive]
 
     def signal(self, number: int) -> int:
@@ -101,45 +109,51 @@ class Hunt:
     def kill(self, patience_s: float) -> bool:
         """Kill all; return whether a look shows nobody alive, at the latest after *patience_s*.
 
-        False also without /proc, where nobody can look.
+        False also without /proc, where nobody can look. OSError where in all that time no fd was to
+        be had to look: then some may be stopped.
         """
         end_s = time.monotonic() + patience_s
         processes.reap_strays()
         try:
             with processes.Adoption():
-                self._stop_all(time.monotonic() + patience_s / 2)
+                self._stop_all(end_s - patience_s / 2, end_s)
                 return self._kill_all(end_s)
         except FileNotFoundError:
             # No longer adopting: orphans that nobody can find could not be reaped either.
             self._signal_leader(signal.SIGKILL)
             return False
 
-    def _stop_all(self, end_s: float) -> None:
+    def _stop_all(self, enough_s: float, end_s: float) -> None:
         self._signal_group(signal.SIGSTOP)
         stopped: set[tuple[int, int]] = set()
-        while time.monotonic() < end_s:
-            new = [row for row in self._look() if row.is_alive and _key(row) not in stopped]
+        while time.monotonic() < enough_s:
+            rows = _with_patience(self._look, end_s)
+            new = [row for row in rows if row.is_alive and _key(row) not in stopped]
             if not new:
                 return
-            _send(new, signal.SIGSTOP)
+            _with_patience(partial(_send, new, signal.SIGSTOP), end_s)
             stopped.update(map(_key, new))
 
     def _kill_all(self, end_s: float) -> bool:
         while True:
             self._signal_group(signal.SIGKILL)
-            alive = []
-            for row in self._look():
-                if row.is_alive:
-                    alive.append(row)
-                elif row.pid != self._leader_pid:
-                    processes.reap(row)
+            alive = _with_patience(self._reap_dead, end_s)
             if not alive:
                 return True
             left_s = end_s - time.monotonic()
-            if _send(alive, signal.SIGKILL) == 0 or left_s <= 0:
+            sent = _with_patience(partial(_send, alive, signal.SIGKILL), end_s)
+            if sent == 0 or left_s <= 0:
                 self._note(alive)
                 return False
             processes.wait_for_ends(alive, min(left_s, _LONGEST_WAIT_S))
+
+    def _reap_dead(self) -> list[ProcessRow]:
+        """Reap those that have ended, but for the leader; return those that are alive."""
+        rows = self._look()
+        for row in rows:
+            if not row.is_alive and row.pid != self._leader_pid:
+                processes.reap(row)
+        return [row for row in rows if row.is_alive]
 
     def _note(self, alive: Iterable[ProcessRow]) -> None:
         """They may be ours by now, and end later."""
@@ -218,12 +232,35 @@ def _key(row: ProcessRow) -> tuple[int, int]:
 
 
 def _send(rows: Iterable[ProcessRow], number: int) -> int:
-    """Return how many took the signal, or were gone: not those of another user."""
+    """Return how many took the signal, or were gone: not those of another user.
+
+    Who is passed by as no fd is to be had, or no memory, the next look comes to; OSError when it is
+    so for all of them.
+    """
     taken = 0
+    shortage: OSError | None = None
     for row in rows:
         try:
             processes.signal_process(row, number)
         except PermissionError:
             continue
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            shortage = error
+            continue
         taken += 1
+    if shortage is not None and not taken:
+        raise shortage
     return taken
+
+
+def _with_patience(function: Callable[[], _T], end_s: float) -> _T:
+    """Return what *function* does, which is tried until *end_s* while no fd is to be had for it."""
+    while True:
+        try:
+            return function()
+        except OSError as error:
+            if not is_shortage(error) or time.monotonic() >= end_s:
+                raise
+        time.sleep(_PAUSE_S)

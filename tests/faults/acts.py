@@ -23,13 +23,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from support import Recorder, make_reactor, run_until
+from faults.supervision import aside
+from support import DEADLINE_S, Recorder, make_reactor, run_until
 from ways import WAYS
 
 from procreactor.apps.batch import Outcome, plan_command, run_batch
 from procreactor.errors import SpawnError
 from procreactor.internet.epollreactor import EPollReactor
-from procreactor.kernel import users
+from procreactor.kernel import cgroups, users
+from procreactor.kernel.cgroups import Cgroup
+from procreactor.transport.passage import Passage
 
 __all__ = ["ACTS", "Act", "Refusal", "Stage", "note_refusal", "stage_for"]
 
@@ -59,7 +62,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Act:
-    """*perform* does it; *prepare* makes what it finds, before any call is watched."""
+    """*perform* does it; what it does `aside` is not watched."""
 
     perform: Callable[[Stage], None]
     disable: str = ""
@@ -67,6 +70,10 @@ class Act:
     """Whether it is the first spawn of its process."""
 
     needs_root: bool = False
+    needs_cgroup: bool = False
+    is_long: bool = False
+    """Whether it makes so many calls that fewer of equal ones have to do."""
+
     is_thorough: bool = False
     """Whether each call has all the errors that it may have, not only the likeliest."""
 
@@ -288,6 +295,155 @@ def _let_go(stage: Stage) -> None:
     gc.collect()  # the pidfd goes with them
 
 
+# --- trees and groups -----------------------------------------------------------------------------
+
+TREE = [SHELL, "-c", "exec 3<&0; /bin/cat <&3 & exec /bin/sleep 60"]
+"""Two processes with the same pipes: so the ends of these tell that both are no more."""
+
+
+def _grow(stage: Stage, **kwargs: Any) -> Recorder:
+    """Return what was started as `TREE`, all of which is there."""
+    protocol = Recorder()
+    stage.reactor.spawnProcess(protocol, SHELL, TREE, env=None, **kwargs).write(b"up")
+    run_until(stage.reactor, lambda: protocol.out)
+    return protocol
+
+
+def _fell(stage: Stage, protocol: Recorder, blow: Callable[[], object]) -> bool:
+    """End all of a tree by *blow*; return whether it did. Once it was told, it does."""
+    try:
+        blow()
+        has_felled = True
+    except OSError as error:
+        note_refusal(stage, error)
+        has_felled = False
+    with aside():
+        if not has_felled:
+            blow()
+        run_until(stage.reactor, lambda: protocol.ended)
+    _check_order(protocol, 3)
+    return has_felled
+
+
+def _signal_tree(stage: Stage, name: str, **kwargs: Any) -> None:
+    with aside():
+        protocol = _grow(stage, **kwargs)
+    if _fell(stage, protocol, lambda: protocol.transport.signalTree(name)):
+        assert protocol.reason.value.signal == getattr(signal, f"SIG{name}"), protocol.reason
+
+
+@contextmanager
+def _a_group() -> Iterator[Cgroup]:
+    """A group that is made, and removed, aside."""
+    with aside():
+        home = cgroups.open_home()
+        group = home.new_group()
+    try:
+        yield group
+    finally:
+        with aside():
+            assert group.kill(DEADLINE_S)
+            group.close()
+            assert home.close()
+
+
+def _make_a_group(stage: Stage) -> None:
+    """One that is not removed is so by the next that is made there."""
+    cgroups._Refused.last = None  # as in a process that never asked
+    home = cgroups.open_home()
+    try:
+        group = home.new_group()
+        try:
+            assert group.is_as_new()
+            assert group.members() == []
+            assert group.wait_empty(0)
+        finally:
+            group.close()
+        cgroups.remove(group.path)
+    finally:
+        home.close()
+
+
+def _start_in_a_group(stage: Stage) -> None:
+    with _a_group() as group:
+        try:
+            protocol = Recorder()
+            stage.reactor.spawnProcess(protocol, "/bin/cat", env=None, cgroup=group.path)
+            with aside():
+                assert group.members() == [protocol.transport.pid]
+        finally:
+            with aside():
+                group.kill(DEADLINE_S)
+                run_until(stage.reactor, lambda: protocol.ended or not protocol.calls)
+
+
+def _signal_a_group(stage: Stage) -> None:
+    with _a_group() as group:
+        _signal_tree(stage, "TERM", cgroup=group.path)
+
+
+def _kill_a_group(stage: Stage, at_once: bool = True) -> None:
+    with _a_group() as made:
+        with aside():
+            group = Cgroup(made.path, at_once=at_once)
+            protocol = _grow(stage, cgroup=group.path)
+        try:
+            _fell(stage, protocol, lambda: group.kill(DEADLINE_S))
+        finally:
+            with aside():
+                group.close()
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+PIECE = 50_000
+PAGES = MUCH[:100_000] * 12
+"""So many bytes that the pipe which they are passed on to is grown."""
+
+
+def _new_pipe() -> tuple[int, int]:
+    """A pipe whose read end does not block."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(read_fd, False)
+    return read_fd, write_fd
+
+
+def _drain(fd: int) -> bytes:
+    """Return all that is in the pipe."""
+    data = b""
+    try:
+        while piece := os.read(fd, len(PAGES)):
+            data += piece
+    except BlockingIOError:
+        pass
+    return data
+
+
+def _pass_on(stage: Stage) -> None:
+    """From pipe to pipe, so much that the target is grown; what takes no pages any more is read."""
+    with aside():
+        (source, filled), (read, target) = _new_pipe(), _new_pipe()
+    passage = Passage(target)
+    passed = b""
+    try:
+        for at in range(0, len(PAGES), PIECE):
+            with aside():
+                os.write(filled, PAGES[at : at + PIECE])
+            while passage.move(source):
+                pass
+            with aside():
+                passed += _drain(read) + _drain(source)
+        assert passed == PAGES
+    except BrokenPipeError as error:
+        note_refusal(stage, error)
+    finally:
+        passage.close()
+        with aside():
+            for fd in (source, filled, read, target):
+                os.close(fd)
+
+
 # --- reactors and batches -------------------------------------------------------------------------
 
 
@@ -352,6 +508,10 @@ def _spawn_on(way: str, perform: Callable[..., None], thorough: bool = False, **
     )
 
 
+def _in_group(perform: Callable[[Stage], None], **kwargs: Any) -> Act:
+    return Act(perform, needs_cgroup=True, **kwargs)
+
+
 COVERED = ("path", "launcher", "own fd table")
 """Ways whose calls are all among those of other acts."""
 
@@ -373,6 +533,15 @@ ACTS: Mapping[str, Act] = {
     "a signal": Act(_signal),
     "a signal, without pidfds": Act(_signal, disable="pidfd"),
     "disconnectAll": Act(_let_go),
+    "a signal to a tree": Act(partial(_signal_tree, name="TERM"), is_long=True),
+    "a kill of a tree": Act(partial(_signal_tree, name="KILL"), is_long=True),
+    "a signal to a cgroup": _in_group(_signal_a_group, is_long=True),
+    "a cgroup": _in_group(_make_a_group, has_reactor=False, is_thorough=True),
+    "a spawn into a cgroup": _in_group(_start_in_a_group, is_thorough=True),
+    "a spawn into a cgroup, by hand": _in_group(_start_in_a_group, disable="clone3"),
+    "a kill of a cgroup": _in_group(_kill_a_group, is_thorough=True),
+    "a kill of a cgroup, one by one": _in_group(partial(_kill_a_group, at_once=False)),
+    "pages passed on": Act(_pass_on, has_reactor=False, is_thorough=True),
     "a reactor": Act(_use_a_reactor, has_reactor=False, is_thorough=True),
     "a batch": Act(partial(_run_commands, commands=COMMANDS), has_reactor=False),
     "a batch, without pidfds": Act(

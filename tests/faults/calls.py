@@ -23,14 +23,18 @@ from errno import (
     EIO,
     EMFILE,
     ENFILE,
+    ENODEV,
     ENOENT,
     ENOEXEC,
+    ENOLCK,
     ENOMEM,
     ENOSPC,
     ENOSYS,
     ENOTTY,
+    EOPNOTSUPP,
     EPERM,
     EPIPE,
+    EROFS,
     ETXTBSY,
 )
 
@@ -46,6 +50,7 @@ CALLS: Mapping[str, Call] = {
     "chdir": ((ENOENT, EACCES, EIO), ("chdir",)),
     "clone": ((EAGAIN, EPERM, ENOMEM, EMFILE, EINVAL), ("clone",)),
     "clone3": ((EAGAIN, ENOSYS, ENOMEM, EMFILE, EPERM, EINVAL), ("clone",)),
+    "clone3 into cgroup": ((EBUSY, EACCES, EAGAIN, ENOSYS, EOPNOTSUPP), ("clone", "cgroup")),
     "close": ((EINTR, EIO), ()),
     "close_range": ((ENOMEM, ENOSYS, EPERM, EINVAL), ("unshare",)),
     "dup3": ((EMFILE, EBUSY, EBADF), ("dup", "report pipe")),
@@ -70,11 +75,11 @@ CALLS: Mapping[str, Call] = {
     "kill": ((EPERM,), ("",)),
     "mmap": ((ENOMEM,), ("clone",)),
     "mprotect": ((ENOMEM,), ("clone",)),
-    "openat": ((EMFILE, ENOSPC, ENOENT, EACCES, ENOMEM), ("open pty",)),
-    "pidfd_send_signal": ((ENOSYS, EPERM), ()),
+    "openat": ((EMFILE, ENOSPC, ENOENT, EACCES, ENOMEM), ("open pty", "cgroup")),
+    "pidfd_send_signal": ((ENOSYS, EPERM), ("",)),
     "pipe2": ((EMFILE, ENFILE), ("pipe", "report pipe", "")),
     "ppoll": ((EINTR, ENOMEM, ENOSYS), ()),
-    "prctl": ((EINVAL, EPERM), ("no_new_privs", "parent death signal")),
+    "prctl": ((EINVAL, EPERM), ("no_new_privs", "parent death signal", "")),
     "prlimit64": ((EPERM, EINVAL), ("rlimit",)),
     "read eventfd": ((EINTR, EAGAIN), ()),
     "read pipe": ((EINTR, EAGAIN, SHORT), ("report pipe",)),
@@ -99,13 +104,32 @@ CALLS: Mapping[str, Call] = {
 
 LIBC_CALLS: Mapping[str, Call] = {
     "clone3": ((EAGAIN,), ("exit watch", "")),  # a thread
+    "faccessat2": ((EACCES, ENOSYS), ("cgroup",)),
+    "flock": ((ENOLCK, EAGAIN, EINTR), ("cgroup",)),
+    "getdents64 cgroup": ((), ()),
+    "getdents64 proc": ((), ()),
+    "geteuid": ((), ()),
     "getresgid": ((), ()),
     "getresuid": ((), ()),
+    "getsid": ((), ()),
     "ioctl": ((ENOTTY,), ("watch",)),  # os.set_blocking, after the start, which is undone
+    "mkdir": ((EACCES, ENOSPC, EAGAIN, EROFS), ("cgroup", "")),
     "newfstatat": ((EACCES,), ()),
+    "newfstatat fd": ((), ()),
     "openat": ((EMFILE, EACCES, ENFILE), ("user database",)),
+    "openat cgroup": ((EMFILE, ENOMEM, ENFILE), ("cgroup", "")),
+    "openat proc": ((EMFILE, ENOMEM, ENFILE), ("cgroup", "")),
+    "pidfd_open": ((EMFILE, ENOSYS, EPERM), ("",)),
+    "poll": ((EINTR, ENOMEM), ("",)),
+    "pread64 cgroup": ((ENOMEM, EINTR), ("",)),
+    "read cgroup": ((ENOMEM, EINTR), ("cgroup", "")),
     "read file": ((EIO, EINTR), ("user database",)),
+    "read proc": ((ENOMEM, EINTR), ("cgroup", "")),
+    "readlink": ((ENOMEM,), ("",)),
+    "rmdir": ((EBUSY,), ()),
     "sched_getaffinity": ((), ()),
+    "splice": ((EAGAIN, EPIPE, SHORT, EINVAL, EINTR, ENOMEM), ("",)),
+    "write cgroup": ((EOPNOTSUPP, EINTR, ENODEV), ()),
     # The interpreter's own, for its memory and its threads: nobody's business here.
     **dict.fromkeys(
         (
@@ -139,6 +163,7 @@ DATABASE = frozenset({"openat", "read file"})
 ENDS = frozenset(
     {
         ("read terminal", EIO),
+        ("splice", EPIPE),
         ("write pipe", EPIPE),
         ("write terminal", EIO),
         ("writev pipe", EPIPE),

@@ -38,7 +38,8 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, NamedTuple
 
@@ -52,6 +53,7 @@ __all__ = [
     "Calls",
     "Listen",
     "Play",
+    "aside",
     "begin_act",
     "can_supervise",
     "end_act",
@@ -67,7 +69,9 @@ _NAMES = {number: name for name, number in NUMBERS.items()}
 _MARK, _BEGIN, _END = "sched_get_priority_max", 7001, 7002
 _ALWAYS = {_MARK, "execve"}
 _EPOLL_OPERATIONS = ("", "ADD", "DEL", "MOD")
-_KINDS = {stat.S_IFIFO: "pipe", stat.S_IFCHR: "terminal", stat.S_IFREG: "file"}
+_KINDS = {stat.S_IFIFO: "pipe", stat.S_IFCHR: "terminal"}
+_WITH_A_KIND = frozenset({"getdents64", "pread64", "read", "write", "writev"})
+_CLONE_INTO_CGROUP = 0x200000000
 _PIDFD_GETFD = 438
 _REPORT_BYTES = 12
 """What a child reports to the C core when it fails."""
@@ -114,14 +118,34 @@ class Play(NamedTuple):
     struck: bool
 
 
+_is_in_act = False
+
+
 def begin_act() -> None:
     """From here on calls are counted, and may be struck. For the watched process."""
+    global _is_in_act
+    _is_in_act = True
     _libc.sched_get_priority_max(_BEGIN)
 
 
 def end_act() -> None:
     """No longer."""
+    global _is_in_act
+    _is_in_act = False
     _libc.sched_get_priority_max(_END)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """What is done meanwhile is no part of the act, if one is under way."""
+    if not _is_in_act:
+        yield
+        return
+    end_act()
+    try:
+        yield
+    finally:
+        begin_act()
 
 
 Listen = Callable[[], None]
@@ -263,6 +287,9 @@ class _Supervisor:
         return f"it ended without a result: {self._notes.read().decode(errors='replace')}"
 
     def _answer(self, listener: int, question: Question) -> None:
+        if self._has_struck:
+            answer(listener, question)
+            return
         site = self._site(question)
         name = self._name(question, site)
         if name == _MARK and question.arguments[0] in (_BEGIN, _END):
@@ -295,19 +322,31 @@ class _Supervisor:
     def _name(self, question: Question, site: str) -> str:
         """The name of the call, with what decides about the errors that it may have."""
         name = _NAMES.get(question.number, f"number {question.number}")
-        if site in ("core", "libc"):
-            if name == "epoll_ctl":
-                return f"{name} {_EPOLL_OPERATIONS[question.arguments[1]]}"
-            if name in ("read", "write", "writev"):
-                return f"{name} {self._kind(question.arguments[0])}"
-        return name
+        what = self._about(name, question) if site in ("core", "libc") else ""
+        return f"{name} {what}".rstrip()
+
+    def _about(self, name: str, question: Question) -> str:
+        first, second = question.arguments[:2]
+        if name == "epoll_ctl":
+            return _EPOLL_OPERATIONS[second]
+        if name == "clone3":
+            flags = struct.unpack("Q", self._memory(question.pid, first, 8))[0]
+            return "into cgroup" if flags & _CLONE_INTO_CGROUP else ""
+        if name == "newfstatat":
+            return "" if self._text_at(question.pid, second) else "fd"
+        if name == "openat":
+            return _place(os.fsdecode(self._text_at(question.pid, second)))
+        return self._kind(first) if name in _WITH_A_KIND else ""
 
     def _kind(self, fd: int) -> str:
         copy = _fetch(self._pidfd, fd)
         try:
             mode = stat.S_IFMT(os.fstat(copy).st_mode)
+            path = os.readlink(f"/proc/self/fd/{copy}")
         finally:
             os.close(copy)
+        if mode in (stat.S_IFREG, stat.S_IFDIR):
+            return _place(path) or "file"
         return _KINDS.get(mode, "eventfd")
 
     # -- memory of the watched ----------------------------------------------------------------
@@ -339,7 +378,9 @@ class _Supervisor:
             return False  # so few come together, or not at all (pipe(7), PIPE_BUF)
         copy = _fetch(self._pidfd, fd)
         try:
-            if self._blow.name.startswith("read"):
+            if self._blow.name == "splice":
+                answer(listener, question, value=self._splice_one(copy, question.arguments[2]))
+            elif self._blow.name.startswith("read"):
                 data = os.read(copy, 1)
                 with open(f"/proc/{question.pid}/mem", "r+b", buffering=0) as memory:
                     memory.seek(address)
@@ -355,6 +396,27 @@ class _Supervisor:
         finally:
             os.close(copy)
         return True
+
+    def _splice_one(self, source: int, target: int) -> int:
+        copy = _fetch(self._pidfd, target)
+        try:
+            return os.splice(source, copy, 1)
+        finally:
+            os.close(copy)
+
+
+def _place(path: str) -> str:
+    """Whose file it is: one that the kernel makes up has errors of its own."""
+    if path.startswith("/proc/") or path == "/proc":
+        return "proc"
+    return "cgroup" if f"{path}/".startswith(_cgroup_mounts()) else ""
+
+
+@functools.cache
+def _cgroup_mounts() -> tuple[str, ...]:
+    with open("/proc/self/mounts") as mounts:
+        rows = [line.split() for line in mounts]
+    return tuple(f"{row[1]}/" for row in rows if row[2] == "cgroup2")
 
 
 def can_supervise() -> bool:

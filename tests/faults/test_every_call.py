@@ -30,10 +30,12 @@ from faults.calls import CALLS, DATABASE, ENDS, LIBC_CALLS, UNREACHED, find_call
 from faults.supervision import Blow, Calls, Listen, begin_act, can_supervise, end_act, play
 from fdtables import Entry, assert_same, join_watchers, landing_slots, own_table
 from seccomp import needs_seccomp
+from support import LACKS
+from woods import homes
 
 from procreactor.kernel import children
 
-MOST_TIMES = 5
+MOST_TIMES, MOST_TIMES_LONG = 5, 2
 """Of a call that is made more often, so many are struck, the first and the last among them."""
 
 FEW_ERRORS = 2
@@ -47,6 +49,7 @@ PR_GET_DUMPABLE = 3
 WAIT_FOR_ALL = 0x40000000
 """__WALL of waitid(2): also for a child that has no exit signal."""
 
+ACTIONS = Path("/proc/sys/kernel/seccomp/actions_avail")
 SYSTEM_CALLS = Path(__file__).resolve().parents[2] / "csrc" / "sys.h"
 
 # --- one performance, in a process of its own -----------------------------------------------------
@@ -101,17 +104,18 @@ def perform(act: Act, blow: Blow | None, listen: Listen) -> tuple[list[Refusal],
             stage.may_lose = False
             assert perform_once(act, stage) == ([], []), "unstruck, afterwards"
             assert_nothing_is_left(before, slot_file)
+        assert not act.needs_cgroup or blow is None or homes() == []
     return told
 
 
 # --- all blows to one act -------------------------------------------------------------------------
 
 
-def which(count: int) -> Iterable[int]:
-    """Return which of *count* equal calls are struck."""
-    if count <= MOST_TIMES:
+def which(count: int, most: int) -> Iterable[int]:
+    """Return which of *count* equal calls are struck: so many at *most*."""
+    if count <= most:
         return range(1, count + 1)
-    return sorted({1 + (count - 1) * at // (MOST_TIMES - 1) for at in range(MOST_TIMES)})
+    return sorted({1 + (count - 1) * at // (most - 1) for at in range(most)})
 
 
 def is_the_databases(act: Act, site: str, name: str) -> bool:
@@ -123,7 +127,7 @@ def blows(act: Act, calls: Calls) -> Iterator[Blow]:
         if is_the_databases(act, site, name):
             continue
         errors, _ = find_call(site, name) or ((), ())
-        for nth in which(count):
+        for nth in which(count, MOST_TIMES_LONG if act.is_long else MOST_TIMES):
             for error in errors if act.is_thorough else errors[:FEW_ERRORS]:
                 yield Blow(site, name, nth, error)
 
@@ -183,12 +187,27 @@ def is_supervision_to_be_had() -> bool:
     return bool(alone(can_supervise))
 
 
+def has_user_filters() -> bool:
+    """Whether this kernel has filters that ask another process; anybody may lay one."""
+    return "user_notif" in ACTIONS.read_text().split() if ACTIONS.exists() else False
+
+
+@needs_seccomp
+@pytest.mark.skipif("PROCREACTOR_TESTS_LACK" in os.environ, reason="in a poorer world")
+@pytest.mark.skipif(not has_user_filters(), reason="this kernel has no filters that ask")
+def test_nothing_is_left_out_where_system_calls_could_be_watched() -> None:
+    """Else a run in which all below was left out would be green, and show nothing."""
+    assert is_supervision_to_be_had(), "seccomp, pidfd_getfd or /proc is kept from us"
+
+
 @needs_seccomp
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ACTS)
 def test_any_call_may_fail(name: str) -> None:
     if ACTS[name].needs_root and os.geteuid() != 0:
         pytest.skip("needs root")
+    if ACTS[name].needs_cgroup and "cgroup" in LACKS:
+        pytest.skip("needs a cgroup of its own")
     if not is_supervision_to_be_had():
         pytest.skip("system calls cannot be watched here (seccomp, pidfd_getfd, /proc)")
     found = alone(sweep, name, disable=ACTS[name].disable)

@@ -15,7 +15,7 @@ spawns in a signal handler               both start, wherever it strikes   test_
 calls in from a signal handler           as from a thread                  test_a_signal_handler_may_call_in_from_anywhere
 spawns in 8 threads, 8 others open       no fd is taken or slips in        test_threads_that_spawn_and_threads_that_open_and_close_do_not_meet
 the same with batches and utils          likewise                          test_reactors_batches_and_utils_in_threads_keep_to_their_own_fds
-has 300 threads                          works                             test_a_host_with_300_threads_spawns
+has 300 threads that all spawn           each has its own                  test_a_host_with_300_threads_spawns
 ends with live children                  silence, they live on             test_a_host_that_ends_is_silent_and_its_children_live_on
 ends with a batch under way              silence, they are killed          test_a_host_that_ends_amid_a_batch_is_silent_and_leaves_no_child
 a callback raises                        logged, the reactor lives         test_what_is_raised_and_is_no_exception_is_logged_and_the_reactor_runs_on
@@ -59,15 +59,18 @@ import pytest
 from alone import alone
 from fdtables import file_of, new_file, own_table
 from libraries_build import build_library
+from load.room import raise_open_files
 from programs_build import build_program
 from support import DEADLINE_S, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
 
+import procreactor
 from procreactor.apps.batch import plan_command, run_batch
 from procreactor.internet import utils
 from procreactor.internet.error import ProcessExitedAlready
 
 TESTS = Path(__file__).resolve().parents[1]
-THOROUGH = "PROCREACTOR_THOROUGH" in os.environ
+EACH = 3
+"""So many bytecodes on, the next place for a signal handler; all of them take minutes."""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -320,8 +323,9 @@ def handle_everywhere(library: str, end: str, step: int, calls_in: bool) -> int:
         recorders: list[Recorder] = []
 
         def spawn() -> None:
-            recorders.append(Recorder())
-            reactor.spawnProcess(recorders[-1], end, [end, "exit", "3"])
+            recorder = Recorder()  # by a name of its own: a handler may run here too
+            recorders.append(recorder)
+            reactor.spawnProcess(recorder, end, [end, "exit", "3"])
 
         def handle(number: int, frame: object) -> None:
             if calls_in:
@@ -351,12 +355,12 @@ def handle_everywhere(library: str, end: str, step: int, calls_in: bool) -> int:
 @pytest.mark.parametrize("disable", ["", "pidfd"])
 def test_a_signal_handler_may_spawn_in_the_middle_of_anything(disable: str) -> None:
     """Of another spawn, and of the turns to its end."""
-    args = build_library("interrupter"), build_program("end"), 3 if THOROUGH else 13, False
+    args = build_library("interrupter"), build_program("end"), EACH, False
     assert alone(handle_everywhere, *args, disable=disable) > 50
 
 
 def test_a_signal_handler_may_call_in_from_anywhere() -> None:
-    args = build_library("interrupter"), build_program("end"), 3 if THOROUGH else 13, True
+    args = build_library("interrupter"), build_program("end"), EACH, True
     assert alone(handle_everywhere, *args) > 50
 
 
@@ -384,7 +388,7 @@ def ends_in_a_storm(storm: str, end: str, count: int) -> dict[str, Any]:
 
 
 def test_in_a_storm_of_signals_each_of_many_ends_is_told_once() -> None:
-    count = 10_000 if THOROUGH else 2_000
+    count = 10_000
     found = alone(ends_in_a_storm, build_program("storm"), build_program("end"), count)
     assert found["right"]
     assert found["handled"] > count / 10
@@ -485,20 +489,38 @@ def test_reactors_batches_and_utils_in_threads_keep_to_their_own_fds(tmp_path: P
     assert found == {"failures": [], "children": 8 * rounds, "fds": [0, 1, 2]}
 
 
-def work_among_threads(end: str, count: int) -> int:
-    over = threading.Event()
-    threads = [threading.Thread(target=over.wait) for _ in range(count)]
+def threads_that_all_spawn(end: str, count: int) -> dict[str, Any]:
+    """Each has a reactor of its own, and the blocking face; nobody ends before all have begun."""
+    raise_open_files(30 * count)
+    all_here = threading.Barrier(count + 1)
+    codes: dict[int, list[int | None]] = {}
+
+    def spawn(number: int) -> None:
+        all_here.wait(DEADLINE_S)
+        code = number % 200
+        with make_reactor() as reactor:
+            child = Recorder()
+            transport = reactor.spawnProcess(child, end, [end, "wait", str(code)])
+            result = procreactor.run([end, "exit", str(code + 1)])  # while the other lives
+            transport.closeStdin()
+            run_until(reactor, lambda: child.ended)
+        codes[number] = [*ends_of([child]), result.exit_code]
+
+    threads = [threading.Thread(target=spawn, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
-    try:
-        work(end)
-        return threading.active_count()
-    finally:
-        over.set()
+    alive = sum(thread.is_alive() for thread in threads)
+    all_here.wait(DEADLINE_S)
+    work(end)
+    for thread in threads:
+        thread.join()
+    wanted = {number: [number % 200, number % 200 + 1] for number in range(count)}
+    return {"at once": alive, "right": codes == wanted}
 
 
 def test_a_host_with_300_threads_spawns() -> None:
-    assert alone(work_among_threads, build_program("end"), 300) == 301
+    found = alone(threads_that_all_spawn, build_program("end"), 300)
+    assert found == {"at once": 300, "right": True}
 
 
 # --- the end of the host --------------------------------------------------------------------------
@@ -708,9 +730,7 @@ def _signal_among_few_pids(end: str, count: int) -> str:
 @pytest.mark.parametrize("disable", ["", "pidfd"])
 def test_among_few_pids_that_are_used_again_no_stranger_is_signalled(disable: str) -> None:
     """Where a number is another's within moments; before Linux 6.14 it cannot be had so small."""
-    found = alone(
-        signals_among_few_pids, build_program("end"), 5_000 if THOROUGH else 1_500, disable=disable
-    )
+    found = alone(signals_among_few_pids, build_program("end"), 3_000, disable=disable)
     if found.startswith(("no", "pid_max")):
         pytest.skip(found)
     assert found == "{6}, 0 sent, used again: True"

@@ -2,8 +2,7 @@
 
 SIGINT arrives at each bytecode of an act in turn, those of the standard library included, and
 strikes where the interpreter looks for signals (interrupted.py says where, and why nowhere else).
-All places are swept; of a batch and of a pool every fifth bytecode, unless PROCREACTOR_THOROUGH is
-set.
+All places are swept.
 
     struck                           what is true afterwards
     in spawnProcess                  the reactor knows the child, or nothing is left
@@ -40,8 +39,6 @@ from procreactor.loop.eventloop import EventLoop
 from procreactor.streams.collect import Collector
 from procreactor.transport.collected import pairs_of
 from procreactor.transport.pool import ChildPool, Ended
-
-STEP = 1 if "PROCREACTOR_THOROUGH" in os.environ else 5
 
 SWEPT_WAYS = "plain", "path", "fork", "launcher", "fork to another user", "without pidfds"
 
@@ -191,7 +188,7 @@ def commands(end: str) -> list[Any]:
     return [plan_command(argv) for argv in argvs]
 
 
-def strikes_in_batches(library: str, end: str, step: int) -> int:
+def strikes_in_batches(library: str, end: str) -> int:
     specs = commands(end)
     batches: list[Iterator[Outcome]] = []
 
@@ -206,14 +203,14 @@ def strikes_in_batches(library: str, end: str, step: int) -> int:
         footprint.assert_same()
 
     footprint = Footprint()
-    return interrupt_each_bytecode(library, run, clean_up, step)
+    return interrupt_each_bytecode(library, run, clean_up)
 
 
 def test_an_interrupt_in_a_batch_leaves_nothing() -> None:
-    assert alone(strikes_in_batches, *built(), STEP) > 100
+    assert alone(strikes_in_batches, *built()) > 100
 
 
-def strikes_in_pools(library: str, end: str, step: int) -> int:
+def strikes_in_pools(library: str, end: str) -> int:
     specs = commands(end)
     footprint = Footprint()
     loop = EventLoop()
@@ -238,7 +235,7 @@ def strikes_in_pools(library: str, end: str, step: int) -> int:
         told.clear()
         numbers.clear()
 
-    count = interrupt_each_bytecode(library, run, clean_up, step)
+    count = interrupt_each_bytecode(library, run, clean_up)
     pool.close()
     loop.close()
     footprint.assert_same()
@@ -246,7 +243,7 @@ def strikes_in_pools(library: str, end: str, step: int) -> int:
 
 
 def test_an_interrupt_in_a_pools_turn_loses_no_end() -> None:
-    assert alone(strikes_in_pools, *built(), STEP) > 100
+    assert alone(strikes_in_pools, *built()) > 100
 
 
 def strikes_in_closes(library: str, end: str) -> int:

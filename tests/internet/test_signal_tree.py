@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from alone import alone
 from programs_build import build_program
 from support import Recorder, make_reactor, run_until
 from woods import living, new_mark, wait_gone
 
 from procreactor.internet.epollreactor import EPollReactor
 from procreactor.internet.error import ProcessExitedAlready
+from procreactor.transport import trees
 
 pytestmark = pytest.mark.needs("/proc")  # without it a signal reaches the leader and its group
 
@@ -86,3 +90,34 @@ def test_a_signal_that_is_none_is_refused(
     assert transport.pid in {*map(int, filter(str.isdigit, os.listdir("/proc")))}
     transport.signalTree(signal.SIGKILL)
     run_until(reactor, lambda: protocol.ended)
+
+
+def signal_with_one_fd_left(name: str) -> list[Any]:
+    """Who sees a process has none left for its pidfd, and may not take it for one that is gone."""
+    trees.PATIENCE_S = 0.2
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with make_reactor() as reactor:
+        protocol = grow(reactor, new_mark(), "broad", 2)
+        taken: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            os.close(taken.pop())
+        refusal = None
+        try:
+            protocol.transport.signalTree(name)
+        except OSError as error:
+            refusal = error.errno
+        for fd in taken:
+            os.close(fd)
+        protocol.transport.signalTree(name)
+        run_until(reactor, lambda: protocol.ended)  # all three held its pipes
+    return [refusal, protocol.reason.value.signal]
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL"])
+def test_where_no_fd_is_to_be_had_to_look_that_is_told_and_nobody_is_overlooked(name: str) -> None:
+    number = int(getattr(signal, f"SIG{name}"))
+    assert alone(signal_with_one_fd_left, name) == [errno.EMFILE, number]

@@ -26,12 +26,22 @@ BYTES_EACH = 200 << 10
 
 
 def raise_open_files(wanted: int) -> int:
-    """Allow this process *wanted* fds, or as many as it may; return how many."""
+    """Allow this process *wanted* fds, or as many as it may; return how many. Root may more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        hard = _raise_hard(hard, min(wanted, _number("/proc/sys/fs/nr_open") or hard))
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def _raise_hard(hard: int, wanted: int) -> int:
+    """Return what is the hard limit then."""
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, wanted))
+    except (ValueError, PermissionError):
+        return hard
     return wanted
 
 

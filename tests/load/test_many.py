@@ -1,7 +1,9 @@
 """Thousands of children at once, all alive and talking; and all ending at once.
 
-Each test runs in a process of its own, whose limit on open files is raised. It plays as many
-children as fit, and says how many.
+Each test runs in a process of its own, whose limit on open files is raised as far as it may be. It
+plays as many children as are wanted. Where the machine has not room for them, as many as it has;
+then what does not hold fails as ever, and what holds is left out, with the number and the reason:
+it was not shown.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pytest
@@ -20,18 +24,18 @@ from support import make_reactor
 
 pytestmark = needs_pidfds
 
-LEAST = 500
+ALIVE, IN_A_STORM = 4_500, 4_000
 EVENTS_PER_TURN = 1000
 """So many the loop takes from its epoll set, nearly, when there are more."""
 
 
-def played(found: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """Say how many children there were; fail when they are too few to show anything."""
+@contextmanager
+def played(found: dict[str, Any], wanted: int) -> Iterator[None]:
+    """At the end of what must hold whatever the number, see to it that fewer than wanted show."""
     count, why = found.pop("room")
-    with capsys.disabled():
-        print(f"[{count:,} children: {why}]", end=" ")
-    assert count >= LEAST, f"room for {count} children only: {why}"
-    return found
+    yield
+    if count < wanted:
+        pytest.skip(f"holds for {count:,} children, but is about {wanted:,}: {why}")
 
 
 def talk_with_many(actor: str, wanted: int) -> dict[str, Any]:
@@ -55,16 +59,15 @@ def talk_with_many(actor: str, wanted: int) -> dict[str, Any]:
     }
 
 
-def test_thousands_of_live_children_echo_what_each_was_told_and_end_once(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    found = played(alone(talk_with_many, build_actor(), 4500), capsys)
-    assert found == {
-        "not alive at once": 0,
-        "exits before the end": 0,
-        "faults": [],
-        "still known": 0,
-    }
+def test_thousands_of_live_children_echo_what_each_was_told_and_end_once() -> None:
+    found = alone(talk_with_many, build_actor(), ALIVE)
+    with played(found, ALIVE):
+        assert found == {
+            "not alive at once": 0,
+            "exits before the end": 0,
+            "faults": [],
+            "still known": 0,
+        }
 
 
 class Waiter(Talker):
@@ -135,10 +138,9 @@ def storm(actor: str, how: str, wanted: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("how", ["pipe", "signal"])
-def test_of_thousands_that_end_at_once_each_is_told_once_in_few_turns(
-    how: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = played(alone(storm, build_actor(), how, 4000), capsys)
-    assert found.pop("turns") <= found.pop("turns needed") + 1
-    assert found.pop("most per turn") <= 1024
-    assert found == {"turns without the timer": 0, "wrong": [], "still known": 0}
+def test_of_thousands_that_end_at_once_each_is_told_once_in_few_turns(how: str) -> None:
+    found = alone(storm, build_actor(), how, IN_A_STORM)
+    with played(found, IN_A_STORM):
+        assert found.pop("turns") <= found.pop("turns needed") + 1
+        assert found.pop("most per turn") <= 1024
+        assert found == {"turns without the timer": 0, "wrong": [], "still known": 0}

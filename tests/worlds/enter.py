@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import tempfile
+from pathlib import Path
 
 from ..seccomp import deny
 from .catalogue import World, worlds
@@ -32,17 +33,25 @@ def _enter(world: World) -> dict[str, str]:
         "PROCREACTOR_TESTS_LACK": ",".join(sorted(world.lacks)),
     }
     if world.open_files:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        most = world.open_files if hard == resource.RLIM_INFINITY else min(hard, world.open_files)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (world.open_files, world.open_files))
-        except (ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        environ["PROCREACTOR_TESTS_FILES"] = str(world.open_files)
+        _allow_files(world.open_files)
     if world.hides_proc:
         environ["PROCREACTOR_TESTS_PROC"] = _hide_proc()
     for denial in world.denials:
         deny(denial.call, denial.error or world.error, *denial.conditions)
     return environ
+
+
+def _allow_files(wanted: int) -> None:
+    """So many, or as many as the machine has, or else as many as we have a right to."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    of_machine = int(Path("/proc/sys/fs/nr_open").read_text())
+    for most in (wanted, min(wanted, of_machine), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        except (ValueError, OSError):
+            continue
+        return
 
 
 def _hide_proc() -> str:

@@ -39,7 +39,20 @@ def _main() -> None:
     assert ("/proc" in LACKS) == (not os.path.exists("/proc/self/fd"))
     assert os.path.exists(f"{PROC}/self/fd")
     assert ("threads" in LACKS) == (not _has_threads())
-    print("open files:", resource.getrlimit(resource.RLIMIT_NOFILE))
+    if wanted := int(os.environ.get("PROCREACTOR_TESTS_FILES", "0")):
+        _check_files(wanted)
+
+
+def _check_files(wanted: int) -> None:
+    """So many may be open, or no more are to be had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == hard, "more may be open than are"
+    if soft != wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft + 1, soft + 1))
+        except (ValueError, OSError):
+            return
+        raise AssertionError(f"only {soft} files may be open, but more are to be had")
 
 
 def _has_threads() -> bool:
