@@ -21,7 +21,7 @@
 
 struct pr_child;
 static long world_pipe2(int ends[2]);
-static long world_fcntl(int fd);
+static long world_fcntl(int fd, int command, long argument);
 static long world_close(int fd);
 static long world_epoll_ctl(int epoll_fd, int operation, int fd, const struct epoll_event *event);
 static long world_read(int fd, void *buffer, size_t size);
@@ -35,7 +35,7 @@ static void world_free(void *block);
 
 /* From here on the calls of sys.h are the world's. */
 #define sys_pipe2(ends, flags) world_pipe2(ends)
-#define sys_fcntl(fd, command, argument) world_fcntl(fd)
+#define sys_fcntl(fd, command, argument) world_fcntl(fd, command, argument)
 #define sys_close(fd) world_close(fd)
 #define sys_epoll_ctl(set, operation, fd, event) world_epoll_ctl(set, operation, fd, event)
 #define sys_read(fd, buffer, size) world_read(fd, buffer, size)
@@ -44,6 +44,8 @@ static void world_free(void *block);
 #define sys_getresuid(real, effective, saved) world_getresuid(real, effective, saved)
 #define sys_prctl(option, argument) world_prctl()
 #define sys_nanosleep(pause) ((void)(pause))
+#define sys_openat(directory, path, flags) world_openat(directory)
+#define sys_futex(word, operation, value, timeout) world_futex(word)
 #define sys_getpid() 77
 #define sys_clone(flags, stack, pidfd) world_clone(child, flags, pidfd) /* clone_copy has a `child` */
 #define malloc(size) world_malloc(size)
@@ -425,9 +427,10 @@ static long begin_child(struct pr_child *child, int *pidfd, bool has_pidfd, bool
 }
 
 long pr_ladder_clone(uint32_t features, uint64_t flags, int exit_signal, int cgroup_fd, void *stack,
-                     void (*fn)(void *), void *argument, int *pidfd)
+                     void (*fn)(void *), void *argument, uint32_t *lent, int *pidfd)
 {
     struct pr_child *child = argument;
+    CHECK(!lent || (lent == &child->lent && *lent && world.request->flags & PR_FLAG_MAY_FREEZE));
     CHECK(stack == &world && world.stack_is_taken && fn == pr_child_run && exit_signal == SIGCHLD);
     CHECK((flags == CLONE_FILES) == (child->cut != 0));
     CHECK(cgroup_fd < 0 || (cgroup_fd == world.request->cgroup_fd && !child->enter_cgroup));
