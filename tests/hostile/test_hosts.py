@@ -10,6 +10,8 @@ forks, and spawns                        its own children                  test_
 forks with a pool at work                the copy refuses                  test_a_copy_of_the_process_touches_nothing_of_the_originals
 forks in a callback of run()             the copy's run is its own         test_a_copy_made_in_the_middle_of_a_run_runs_afresh
 forks in a thread, during spawns         the same                          test_copies_made_by_a_thread_during_spawns_touch_nothing
+forks in a thread, in a start with uid=  the copy is not waited for        test_a_copy_that_lives_on_does_not_hold_up_a_start_as_another_user
+stopped with its group (Ctrl-Z)          stops at once, and goes on        test_a_host_whose_group_is_stopped_amid_starts_stops_and_goes_on
 multiprocessing, fork and forkserver     workers have their own            test_workers_of_multiprocessing_have_children_of_their_own
 spawns in a signal handler               both start, wherever it strikes   test_a_signal_handler_may_spawn_in_the_middle_of_anything
 calls in from a signal handler           as from a thread                  test_a_signal_handler_may_call_in_from_anywhere
@@ -58,6 +60,7 @@ from typing import Any
 import pytest
 from alone import alone
 from fdtables import file_of, new_file, own_table
+from held import held_copy, wait_for
 from libraries_build import build_library
 from programs_build import build_program
 from support import DEADLINE_S, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
@@ -304,6 +307,100 @@ def stop_the_forkserver() -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
+def start_while_a_copy_lives(end: str) -> list[Any]:
+    """The copy is made when the start has come to its exec, and ends when that is over."""
+    uid = 1_000_000 + os.getpid()
+    stop, tell = os.pipe()
+    copies: list[int] = []
+    with tempfile.TemporaryDirectory(prefix="public-") as name:
+        Path(name).chmod(0o755)
+        with held_copy(end, Path(name, "held")) as held, make_reactor() as reactor:
+
+            def copy() -> None:
+                held.wait_until_reached()
+                pid = os.fork()
+                if pid == 0:
+                    select.select([stop], [], [], DEADLINE_S)
+                    os._exit(0)
+                copies.append(pid)
+                held.release()
+
+            thread = threading.Thread(target=copy)
+            thread.start()
+            child = Recorder()
+            reactor.spawnProcess(child, held.path, [held.path, "exit", "3"], uid=uid, gid=uid)
+            thread.join()
+            lives = os.waitpid(copies[0], os.WNOHANG)[0] == 0
+            os.write(tell, b"x")
+            if lives:
+                os.waitpid(copies[0], 0)
+            run_until(reactor, lambda: child.ended)
+    os.close(stop)
+    os.close(tell)
+    return [lives, *ends_of([child])]
+
+
+@needs_root
+@pytest.mark.parametrize("disable", ["", "helper", "vfork", "pidfd"])
+def test_a_copy_that_lives_on_does_not_hold_up_a_start_as_another_user(disable: str) -> None:
+    """It has a copy of the pipe whose end would say that the child has exec'ed."""
+    found = alone(start_while_a_copy_lives, build_program("end"), disable=disable)
+    assert found == [True, 3]
+
+
+HOST_THAT_STARTS_AND_STARTS = """
+import os, select, sys
+from support import make_reactor, spawn_and_finish
+from procreactor.apps.batch import plan_command, run_batch
+
+way, end = sys.argv[1:]
+extras = {"uid": {"uid": 65534}}.get(way, {})
+command = [end, "exit", "0"]
+with make_reactor() as reactor:
+    while not select.select([0], [], [], 0)[0]:
+        if way == "batch":
+            codes = [one.status.code for one in run_batch([plan_command(command)] * 8, at_once=4)]
+        else:
+            codes = [spawn_and_finish(reactor, end, command, **extras).reason.value.exitCode]
+        assert not any(codes), codes
+        os.write(1, b".")
+"""
+
+
+@contextmanager
+def host_that_starts_and_starts(way: str) -> Iterator[subprocess.Popen[bytes]]:
+    """It leads a group of its own in our session, as the job of a shell does."""
+    command = [PYTHON, "-c", HOST_THAT_STARTS_AND_STARTS, way, build_program("end")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    env = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(command, process_group=0, env=env, **pipes) as host:
+        try:
+            yield host
+        finally:
+            if host.poll() is None:
+                os.killpg(host.pid, signal.SIGKILL)
+
+
+def stop_and_let_go_on(host: subprocess.Popen[bytes]) -> None:
+    """As the shell and its user do, when the host has shown that it runs."""
+    assert host.stdout is not None
+    assert select.select([host.stdout], [], [], DEADLINE_S)[0], "it does not go on"
+    assert os.read(host.stdout.fileno(), 1 << 16)
+    os.killpg(host.pid, signal.SIGTSTP)
+    wait_for(lambda: os.waitid(os.P_PID, host.pid, os.WSTOPPED | os.WNOHANG))
+    os.killpg(host.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("way", ["plain", "batch", pytest.param("uid", marks=needs_root)])
+def test_a_host_whose_group_is_stopped_amid_starts_stops_and_goes_on(way: str) -> None:
+    with host_that_starts_and_starts(way) as host:
+        for _ in range(60):
+            stop_and_let_go_on(host)
+        assert host.stdin is not None
+        host.stdin.close()
+        assert host.wait(DEADLINE_S) == 0
+
+
 def test_workers_of_multiprocessing_have_children_of_their_own(method: str) -> None:
     found = alone(workers_beside_a_child, build_program("end"), method)
     assert found == [[11, 11], ["connectionMade"], [5]]
