@@ -10,7 +10,7 @@ forks, and spawns                        its own children                  test_
 forks with a pool at work                the copy refuses                  test_a_copy_of_the_process_touches_nothing_of_the_originals
 forks in a callback of run()             the copy's run is its own         test_a_copy_made_in_the_middle_of_a_run_runs_afresh
 forks in a thread, during spawns         the same                          test_copies_made_by_a_thread_during_spawns_touch_nothing
-forks in a thread, in a start with uid=  the copy is not waited for        test_a_copy_that_lives_on_does_not_hold_up_a_start_as_another_user
+forks in a thread, in starts with uid=   no copy is waited for             test_copies_that_live_on_do_not_hold_up_a_start_as_another_user
 stopped with its group (Ctrl-Z)          stops at once, and goes on        test_a_host_whose_group_is_stopped_amid_starts_stops_and_goes_on
 multiprocessing, fork and forkserver     workers have their own            test_workers_of_multiprocessing_have_children_of_their_own
 spawns in a signal handler               both start, wherever it strikes   test_a_signal_handler_may_spawn_in_the_middle_of_anything
@@ -51,6 +51,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ from typing import Any
 import pytest
 from alone import alone
 from fdtables import file_of, new_file, own_table
-from held import held_copy, wait_for
+from held import wait_for
 from libraries_build import build_library
 from programs_build import build_program
 from support import DEADLINE_S, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
@@ -71,6 +72,8 @@ from procreactor.internet.error import ProcessExitedAlready
 
 TESTS = Path(__file__).resolve().parents[1]
 THOROUGH = "PROCREACTOR_THOROUGH" in os.environ
+
+NOBODY = 65534
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -306,46 +309,43 @@ def stop_the_forkserver() -> None:
     resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
-def start_while_a_copy_lives(end: str) -> list[Any]:
-    """The copy is made when the start has come to its exec, and ends when that is over."""
-    uid = 1_000_000 + os.getpid()
+def copies_until(stop: int, told: threading.Event) -> Iterator[int]:
+    """Make copies of this process. They live until *stop* is readable, or exit with 1."""
+    end = time.monotonic() + DEADLINE_S
+    while not told.is_set():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(not select.select([stop], [], [], max(end - time.monotonic(), 0))[0])
+        yield pid
+
+
+def starts_while_copies_are_made(end: str, count: int) -> list[list[int | None]]:
+    """Return how the copies ended, and how the children."""
     stop, tell = os.pipe()
+    told = threading.Event()
     copies: list[int] = []
-    with tempfile.TemporaryDirectory(prefix="public-") as name:
-        Path(name).chmod(0o755)
-        with held_copy(end, Path(name, "held")) as held, make_reactor() as reactor:
-
-            def copy() -> None:
-                held.wait_until_reached()
-                pid = os.fork()
-                if pid == 0:
-                    select.select([stop], [], [], DEADLINE_S)
-                    os._exit(0)
-                copies.append(pid)
-                held.release()
-
-            thread = threading.Thread(target=copy)
-            thread.start()
-            child = Recorder()
-            reactor.spawnProcess(child, held.path, [held.path, "exit", "3"], uid=uid, gid=uid)
-            thread.join()
-            lives = os.waitpid(copies[0], os.WNOHANG)[0] == 0
-            os.write(tell, b"x")
-            if lives:
-                os.waitpid(copies[0], 0)
-            run_until(reactor, lambda: child.ended)
+    children = [Recorder() for _ in range(count)]
+    thread = threading.Thread(target=lambda: copies.extend(copies_until(stop, told)))
+    with make_reactor() as reactor:
+        thread.start()
+        for child in children:
+            reactor.spawnProcess(child, end, [end, "exit", "3"], childFDs={1: "r"}, uid=NOBODY)
+        told.set()
+        thread.join()
+        os.write(tell, b"x")
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in copies]
+        run_until(reactor, lambda: all(child.ended for child in children))
     os.close(stop)
     os.close(tell)
-    return [lives, *ends_of([child])]
+    return [sorted(set(codes)), sorted(set(ends_of(children)))]
 
 
 @needs_root
-@pytest.mark.parametrize("disable", ["", "helper", "vfork", "pidfd"])
-def test_a_copy_that_lives_on_does_not_hold_up_a_start_as_another_user(disable: str) -> None:
-    """It has a copy of the pipe whose end would say that the child has exec'ed."""
-    found = alone(start_while_a_copy_lives, build_program("end"), disable=disable)
-    assert found == [True, 3]
+@pytest.mark.parametrize("disable", ["", "helper", "pidfd"])
+def test_copies_that_live_on_do_not_hold_up_a_start_as_another_user(disable: str) -> None:
+    """Some have a copy of the pipe whose end says that the child has exec'ed."""
+    found = alone(starts_while_copies_are_made, build_program("end"), 10, disable=disable)
+    assert found == [[0], [3]]
 
 
 HOST_THAT_STARTS_AND_STARTS = """
@@ -401,6 +401,7 @@ def test_a_host_whose_group_is_stopped_amid_starts_stops_and_goes_on(way: str) -
         assert host.wait(DEADLINE_S) == 0
 
 
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_workers_of_multiprocessing_have_children_of_their_own(method: str) -> None:
     found = alone(workers_beside_a_child, build_program("end"), method)
     assert found == [[11, 11], ["connectionMade"], [5]]
