@@ -11,6 +11,7 @@
  *   name report_fd uid gid death_signal no_new_privs parent signal_mask group_count candidate_count
  *   group...  candidate...  argv...
  * The environment is the program's.  Errors go to report_fd as a struct pr_report; an exec closes it.
+ * It comes locked (child.c), so nothing here may close it, or a copy of it, before.
  *
  * No libc and no start files: it is linked with -nostdlib, and stays a few kilobytes.
  */

@@ -173,6 +173,7 @@ ENDS = frozenset(
 
 UNREACHED: Mapping[str, str] = {
     "fstat": "when sources lie above the cut: tests/c, any_call_of_a_spawn_among_many_fds",
+    "futex": "where a cgroup may be frozen: tests/c, any_call_of_a_spawn_that_may_be_frozen",
     "getdents64": "where close_range is denied: tests/c, any_call_of_a_spawn, older kernels",
     "munmap": "when more spawns run at once than there are stacks: tests/c, any_call_for_a_stack",
     "nanosleep": "after ETXTBSY: tests/c, any_call_of_a_spawn_of_a_busy_program",
