@@ -22,11 +22,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(where: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Our command, with pipes to all its streams."""
+def running(
+    where: Path, *words: str, stderr: int = subprocess.PIPE, **variables: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Our command, with pipes to its streams, and *variables* in its environment."""
     pipe = subprocess.PIPE
+    env = {**environment(where), **variables}
     with subprocess.Popen(
-        [*RUN, *words], cwd=where, env=environment(where), stdin=pipe, stdout=pipe, stderr=pipe
+        [*RUN, *words], cwd=where, env=env, stdin=pipe, stdout=pipe, stderr=stderr
     ) as process:
         try:
             yield process

@@ -10,6 +10,10 @@ Modes:
   have their output written to the disk and read again.
 - **Line buffer**: whole lines, as they come. With keep order: those of the job whose turn it is.
 - A **tag** and a tab before each line, in any mode (tagging.py).
+- **Without room**: when what is held cannot be spilled, nothing more is started, but what runs may
+  end. In any mode the jobs have turns now. The one whose turn it is writes all that it has at once,
+  half lines and stderr too; the others are not read, and wait. As the one whose turn it is never
+  waits for another, all come to their ends, in bounded memory, and nothing is lost.
 
 Facts and decisions:
 
@@ -63,6 +67,9 @@ _TURN_OF_ALL_S = 0.1
 """So often all are read nevertheless: one that never stops must not keep the others from their
 ends, of which one may be a reason to halt."""
 
+_NO_ROOM_S = 0.1
+"""So often those who wait because there is no room are asked whether it is their turn."""
+
 _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 R = TypeVar("R")
@@ -112,6 +119,11 @@ class StreamSink:
             return 0
         return self._writer.move(fd, self._fd)
 
+    @property
+    def in_memory(self) -> int:
+        """How many bytes it holds in memory."""
+        return self.held.in_memory + (self._tail.in_memory if self._tail is not None else 0)
+
     def end(self) -> None:
         """Take what came after the last whole line for a line; nothing more will come."""
         if self._tail is not None:
@@ -121,6 +133,13 @@ class StreamSink:
         """Have what is held queued, and from now on all that comes."""
         self.is_direct = True
         self._writer.enqueue_held(self.held)
+
+    def write_all_through(self) -> None:
+        """As `write_through`, and not by lines."""
+        self.write_through()
+        if self._tail is not None:
+            self._writer.enqueue_held(self._tail)
+            self._tail = None
 
     def drop(self) -> None:
         """Forget what is held."""
@@ -194,6 +213,7 @@ class OutputWriter:
         self._order: Order[_Job] = Order()
         self._queue: deque[tuple[int, Part | memoryview]] = deque()
         self._error: Exception | None = None
+        self._has_no_room = False
         self._no_sendfile: set[int] = set()
         self._passages = {fd: Passage(fd) for fd in fds}
         self._due_bytes = 0
@@ -265,17 +285,21 @@ class OutputWriter:
         self._queue.clear()
         self.queued_bytes = 0
 
-    def may_wait(self, seq: int) -> bool:
-        """Whether what job *seq* writes had better wait: enough of it is held until its turn.
+    def pause_s(self, seq: int) -> float:
+        """For how long what job *seq* writes had better wait: enough of it is held until its turn.
 
-        Only while there is much to be written without it.
+        Only while there is much to be written without it, or no room for it.
         """
-        if time.monotonic() > self._busy_until_s:
-            return False
+        if not self._keep_order:
+            return 0.0
+        left_s = _NO_ROOM_S if self._has_no_room else self._busy_until_s - time.monotonic()
+        if left_s <= 0:
+            return 0.0
         job = self._jobs.get(seq)
         if job is None or job.place is None or job.place.before is None:
-            return False
-        return 2 * (job.out.held.in_memory + job.err.held.in_memory) >= self.spill.holder_bytes
+            return 0.0
+        is_enough = 2 * (job.out.in_memory + job.err.in_memory) >= self.spill.holder_bytes
+        return left_s if is_enough or self.spill.is_full else 0.0
 
     def discard(self, seq: int) -> None:
         """Forget what job *seq* wrote, as far as it is held; it keeps its place, to start again."""
@@ -291,6 +315,8 @@ class OutputWriter:
         after an error about the directory nothing is lost: what is due is written first.
         """
         self._note_rate(time.monotonic())
+        if self.spill.error is not None and not self._has_no_room:
+            self._go_on_without_room()
         if self._error is None:
             self._write_queue()
         if self._error is not None:
@@ -373,8 +399,21 @@ class OutputWriter:
             sink.drop()
         return job.out, job.err
 
+    def _go_on_without_room(self) -> None:
+        self._has_no_room = True
+        if not self._keep_order:
+            self._keep_order = True
+            for job in self._jobs.values():
+                job.out.is_direct = job.err.is_direct = False
+                job.place = self._order.join(job)
+        if self._order.first is not None:
+            self._begin_turn(self._order.first.value)
+
     def _begin_turn(self, job: _Job) -> None:
-        if self._early:
+        if self._has_no_room:
+            job.out.write_all_through()
+            job.err.write_all_through()
+        elif self._early:
             job.out.write_through()
             if self._err_may_come_between:
                 job.err.write_through()

@@ -144,7 +144,7 @@ class Session:
                 on_start=self._on_start,
                 on_retry=self._on_retry,
                 on_turn=self._on_turn,
-                may_wait=self._may_wait if self._options.keep_order else None,
+                pause_s=self._pause_s if self._writer is not None else None,
                 pass_on=_Stream.pass_on if self._results is None else None,
             )
             before = {
@@ -304,8 +304,8 @@ class Session:
         assert job.sinks is not None
         return job.sinks
 
-    def _may_wait(self, sinks: tuple[_Stream, _Stream]) -> bool:
-        return self._writer is not None and self._writer.may_wait(sinks[0].job.seq)
+    def _pause_s(self, sinks: tuple[_Stream, _Stream]) -> float:
+        return self._writer.pause_s(sinks[0].job.seq) if self._writer is not None else 0.0
 
     def _on_retry(self, task: Task) -> None:
         job = task.command.tag

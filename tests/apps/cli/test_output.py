@@ -282,19 +282,19 @@ def test_who_is_not_due_may_wait_while_much_is_written_and_enough_is_held(
     writer = bench(keep_order=True).writer
     first, second = (writer.new_sinks(seq)[0] for seq in (1, 2))
     piece = bytes(200_000)
-    assert not writer.may_wait(2)
+    assert not writer.pause_s(2)
     until(lambda: feed(writer, first, piece) or not feed(writer, second, b"little"))
-    assert not writer.may_wait(2), "hardly anything is held"
+    assert not writer.pause_s(2), "hardly anything is held"
     second.append(piece)
-    until(lambda: feed(writer, first, piece) or writer.may_wait(2))
-    assert not writer.may_wait(1), "it has the turn"
-    assert not writer.may_wait(7), "it is over, or not known"
-    until(lambda: feed(writer, first, piece) or not writer.may_wait(2))  # its share, now and then
-    until(lambda: feed(writer, first, piece) or writer.may_wait(2))
-    until(lambda: not writer.may_wait(2))  # nothing more is written
+    until(lambda: feed(writer, first, piece) or writer.pause_s(2))
+    assert not writer.pause_s(1), "it has the turn"
+    assert not writer.pause_s(7), "it is over, or not known"
+    until(lambda: feed(writer, first, piece) or not writer.pause_s(2))  # its share, now and then
+    until(lambda: feed(writer, first, piece) or writer.pause_s(2))
+    until(lambda: not writer.pause_s(2))  # nothing more is written
     writer.finish(1)
     writer.flush()
-    assert not writer.may_wait(2), "it has the turn"
+    assert not writer.pause_s(2), "it has the turn"
 
 
 def feed(writer: OutputWriter, sink: Any, data: bytes) -> bool:
