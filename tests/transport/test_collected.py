@@ -383,3 +383,18 @@ def test_one_that_pauses_is_not_waited_for_longer_than_others(bench: Bench) -> N
     one, _ = start_paused(bench, "yes & exit 3", DEADLINE_S)
     bench.run_until(lambda: bench.over)
     assert texts(one)[0].startswith(b"out\n")
+
+
+def test_a_stream_is_read_though_the_other_can_be_passed_on_without_end(bench: Bench) -> None:
+    passed_on: list[int] = []
+    bench.shared.pass_on = lambda sink, fd: passed_on.append(fd) or 1
+    one = bench.start("head -c 2000000 /dev/zero; read word; echo cold >&2; exec yes", b"later")
+    one.watch()
+    bench.run_until(lambda: len(texts(one)[0]) == 2_000_000 or passed_on)
+    if not one._grown:
+        one.kill()
+        pytest.skip("no pipe may be grown here")
+    one.feed(b"word\n")
+    bench.run_until(lambda: texts(one)[1] == b"cold\n")
+    assert set(passed_on) == {one._fds[0]}
+    one.kill()
