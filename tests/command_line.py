@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 from support import PYTHON
 
@@ -23,13 +25,12 @@ def environment(home: Path) -> dict[str, str]:
 
 @contextmanager
 def running(
-    where: Path, *words: str, stderr: int = subprocess.PIPE, **variables: str
+    where: Path, *words: str, stdout: Any = PIPE, stderr: int = PIPE, **variables: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Our command, with pipes to its streams, and *variables* in its environment."""
-    pipe = subprocess.PIPE
     env = {**environment(where), **variables}
     with subprocess.Popen(
-        [*RUN, *words], cwd=where, env=env, stdin=pipe, stdout=pipe, stderr=stderr
+        [*RUN, *words], cwd=where, env=env, stdin=PIPE, stdout=stdout, stderr=stderr
     ) as process:
         try:
             yield process
