@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 from support import PYTHON
 
@@ -22,11 +24,13 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(where: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Our command, with pipes to all its streams."""
-    pipe = subprocess.PIPE
+def running(
+    where: Path, *words: str, stdout: Any = PIPE, stderr: int = PIPE, **variables: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Our command, with pipes to its streams, and *variables* in its environment."""
+    env = {**environment(where), **variables}
     with subprocess.Popen(
-        [*RUN, *words], cwd=where, env=environment(where), stdin=pipe, stdout=pipe, stderr=pipe
+        [*RUN, *words], cwd=where, env=env, stdin=PIPE, stdout=stdout, stderr=stderr
     ) as process:
         try:
             yield process

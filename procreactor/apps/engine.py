@@ -141,7 +141,7 @@ class Engine(Generic[S]):
     or raises StopIteration. *new_sinks* makes the places for stdout and stderr of a task, when it
     has written something. *on_start* is told of each task before its start, *on_retry* of one that
     is over and will be started again, *on_turn* of each turn of the loop, before it waits.
-    *may_wait* is asked, with its sinks, whether what a command writes may stay where it is for now.
+    *pause_s* is asked, with its sinks, for how long what a command writes may stay where it is.
     *pass_on* moves what is in a pipe straight to where its sink would bring it (collected.py).
     """
 
@@ -156,7 +156,7 @@ class Engine(Generic[S]):
         on_start: Callable[[Task], object] = lambda task: None,
         on_retry: Callable[[Task], object] = lambda task: None,
         on_turn: Callable[[], object] = lambda: None,
-        may_wait: Callable[[tuple[S, S]], bool] | None = None,
+        pause_s: Callable[[tuple[S, S]], float] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
     ) -> None:
         self._source = source
@@ -189,7 +189,7 @@ class Engine(Generic[S]):
                 self._sinks_of,
                 self._ended.append,
                 on_live=self._on_live,
-                may_wait=may_wait,
+                pause_s=pause_s,
                 pass_on=pass_on,
                 at_once=policy.jobs,
                 threads=min(policy.jobs, thread_count()),

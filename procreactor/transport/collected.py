@@ -12,6 +12,9 @@ Rules:
 - Standard input, where it is a pipe, gets *data*, whole, and is closed; a child that does not read
   it is no error.
 - A stream that keeps filling its pipe is hot, as in reader.py, and its pipe is grown.
+- What nobody has room for stays in the pipe, and the child waits. For a moment its events are
+  passed over; for longer its streams leave the set, in which they would be ready all the time. The
+  exit is seen all the same, and the drain time is not prolonged: what the pipe holds is read then.
 - A pidfd that is readable while nothing is to be had (a traced zombie) is looked at again a little
   later, or the loop would spin.
 """
@@ -77,26 +80,26 @@ S = TypeVar("S", bound=Sink)
 class Collecting(Generic[S]):
     """What the collected children of one loop share.
 
-    *new_sinks* makes the places for stdout and stderr of the child with a given number. *may_wait*
-    is asked, with these, whether the child need not be read in this turn, though it has written.
+    *new_sinks* makes the places for stdout and stderr of the child with a given number. *pause_s*
+    is asked, with these, for how many seconds the child need not be read, though it has written.
     *pass_on* moves what is in a pipe to where its sink would bring it, without reading it, and
     returns how many bytes that were; 0 for none, be it that the pipe has none: then it is read.
     """
 
-    __slots__ = ("buffer", "drain_s", "loop", "may_wait", "new_sinks", "pass_on")
+    __slots__ = ("buffer", "drain_s", "loop", "new_sinks", "pass_on", "pause_s")
 
     def __init__(
         self,
         loop: EventLoop,
         drain_s: float,
         new_sinks: Callable[[int], tuple[S, S]],
-        may_wait: Callable[[tuple[S, S]], bool] | None = None,
+        pause_s: Callable[[tuple[S, S]], float] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
     ) -> None:
         self.loop = loop
         self.drain_s = drain_s
         self.new_sinks = new_sinks
-        self.may_wait = may_wait
+        self.pause_s = pause_s
         self.pass_on = pass_on
         self.buffer = GatherBuffer(BUFFER_BYTES)
 
@@ -131,6 +134,7 @@ class CollectedChild(Generic[S]):
         "_in_fd",
         "_number",
         "_on_over",
+        "_pause_timer",
         "_read_due_s",
         "_shared",
         "_sinks",
@@ -157,6 +161,7 @@ class CollectedChild(Generic[S]):
         self._on_over = on_over
         self._sinks: tuple[S, S] | None = None
         self._drain_timer: Timer | None = None
+        self._pause_timer: Timer | None = None
         self._writer: StreamWriter | None = None
         self._watched = False
         self._heat = 0
@@ -270,8 +275,10 @@ class CollectedChild(Generic[S]):
             self._look_again_later()
 
     def _on_stream_ready(self, events: int) -> None:
-        may_wait = self._shared.may_wait
-        if may_wait is not None and self._sinks is not None and may_wait(self._sinks):
+        pause_s = self._pause_s()
+        if pause_s:
+            if pause_s >= _LOOK_AGAIN_S:
+                self._pause(pause_s)
             return
         if self._grown and self._shared.pass_on is not None:
             now_s = time.monotonic()
@@ -279,6 +286,33 @@ class CollectedChild(Generic[S]):
                 return
             self._read_due_s = now_s + _READ_ALL_S
         self._read()
+
+    def _pause_s(self) -> float:
+        ask, sinks = self._shared.pause_s, self._sinks
+        return ask(sinks) if ask is not None and sinks is not None else 0.0
+
+    def _pause(self, pause_s: float) -> None:
+        """Have the streams looked at again *pause_s* from now, and not before."""
+        self._pause_timer = self._shared.loop.call_later(pause_s, self._end_pause)
+        for fd in self._open_streams():
+            self._shared.loop.disown(fd)
+
+    def _end_pause(self) -> None:
+        self._pause_timer = None
+        pause_s = self._pause_s()
+        if pause_s >= _LOOK_AGAIN_S:
+            self._pause(pause_s)
+            return
+        try:
+            for fd in self._open_streams():
+                self._shared.loop.disown(fd)
+                self._shared.loop.watch(fd, self._on_stream_ready, READ)
+        except OSError:  # the set is full by now
+            self._pause(_LOOK_AGAIN_S)
+
+    def _open_streams(self) -> list[int]:
+        pairs = zip(_STREAM_BITS, self._fds, strict=True)
+        return [fd for bit, fd in pairs if fd >= 0 and not self._told & bit]
 
     def _pass_on(self) -> bool:
         """Whether something was moved of a stream that is hot; then there may be more."""
@@ -385,9 +419,11 @@ class CollectedChild(Generic[S]):
             self.child.forget()
 
     def _end_rest(self) -> None:
-        timer, self._drain_timer = self._drain_timer, None
-        if timer is not None and timer.state is TimerState.ACTIVE:
-            self._shared.loop.timers.cancel(timer)
+        timers = self._drain_timer, self._pause_timer
+        self._drain_timer = self._pause_timer = None
+        for timer in timers:
+            if timer is not None and timer.state is TimerState.ACTIVE:
+                self._shared.loop.timers.cancel(timer)
         if self._in_fd >= 0:
             self._end_input(0)
 

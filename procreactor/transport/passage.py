@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 
 from procreactor.kernel.pipes import forget_grown, try_grow
 
@@ -27,10 +28,14 @@ _HOT_BYTES = 1 << 20
 
 
 class Passage:
-    """What leads to *fd*, which stays its owner's, and is waited for. `close` it."""
+    """What leads to *fd*, which stays its owner's, and is waited for. `close` it.
 
-    def __init__(self, fd: int) -> None:
+    *wait* returns once *fd* takes something; what it raises comes out of `move`.
+    """
+
+    def __init__(self, fd: int, wait: Callable[[], object] | None = None) -> None:
         self._fd = fd
+        self._wait = wait or self._wait_for_room
         self._passed_bytes = 0
         self._is_grown = False
         self.is_open = True
@@ -55,9 +60,7 @@ class Passage:
 
     def _move_some(self, pipe: int) -> int:
         try:
-            poll = select.poll()
-            poll.register(self._fd, select.POLLOUT)
-            poll.poll()
+            self._wait()
             return os.splice(pipe, self._fd, _MOST_BYTES)
         except BlockingIOError:
             return 0
@@ -66,6 +69,11 @@ class Passage:
         except OSError:
             self.is_open = False  # what else is wrong, a write will tell
             return 0
+
+    def _wait_for_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        poll.poll()
 
     def close(self) -> None:
         """Let go of what *fd* was given. Idempotent."""

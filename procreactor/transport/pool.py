@@ -97,8 +97,7 @@ class ChildPool(Generic[S]):
     *new_sinks* makes the sinks for stdout and stderr of the child with a given number; *on_end* is
     told of each child when it is over, in the order of the ends; *on_live*, with its number and the
     time at which its start was begun, of each that the loop has had to take over: it lives, and can
-    be signalled, until its end is told. *may_wait* is asked, with its sinks, whether such a child
-    need not be read in this turn; its end is seen all the same. *pass_on* is that of `Collecting`.
+    be signalled, until its end is told. *pause_s* and *pass_on* are those of `Collecting`.
     `close` it in any case.
     """
 
@@ -109,7 +108,7 @@ class ChildPool(Generic[S]):
         on_end: Callable[[Ended[S]], object],
         *,
         on_live: Callable[[int, CollectedChild[S], float], object] | None = None,
-        may_wait: Callable[[tuple[S, S]], bool] | None = None,
+        pause_s: Callable[[tuple[S, S]], float] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
         at_once: int | None = None,
         threads: int | None = None,
@@ -130,7 +129,7 @@ class ChildPool(Generic[S]):
         self._tick_s = self._usual_tick_s = _TICK_S
         self._pid = os.getpid()
         self._is_open = True
-        self._shared = Collecting(loop, drain_s, new_sinks, may_wait, pass_on)
+        self._shared = Collecting(loop, drain_s, new_sinks, pause_s, pass_on)
         self._checked: object = None
         self._spawner = Spawner(thread_count() if threads is None else threads, at_once)
         try:

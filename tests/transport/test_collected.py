@@ -320,3 +320,81 @@ def test_what_is_there_can_be_had_without_waiting_and_its_size_is_told(bench: Be
     assert one.read_now() == 5
     assert bench.over == [one]
     assert texts(one) == (b"out\nmore\n", b"error\n")
+
+
+# --- what nobody has room for ---------------------------------------------------------------------
+
+
+class Pauses:
+    """Says how long a child need not be read, and counts how often it was asked."""
+
+    def __init__(self, pause_s: float) -> None:
+        self.pause_s = pause_s
+        self.asked = 0
+
+    def __call__(self, sinks: tuple[Pieces, Pieces]) -> float:
+        self.asked += 1
+        return self.pause_s
+
+
+def start_paused(
+    bench: Bench, script: str, pause_s: float
+) -> tuple[CollectedChild[Pieces], Pauses]:
+    """One that has written a word, and is not read from then on, until `pause_s` is 0."""
+    one = bench.start(f"echo out; read word; {script}", b"later")
+    pauses = Pauses(0.0)
+    bench.shared.pause_s = pauses
+    one.watch()
+    bench.run_until(one.output)
+    pauses.pause_s = pause_s
+    one.feed(b"word\n")
+    return one, pauses
+
+
+@pytest.mark.parametrize("pause_s", [0.001, 0.05])
+def test_one_that_pauses_is_read_on_afterwards(bench: Bench, pause_s: float) -> None:
+    one, pauses = start_paused(bench, "head -c 3000000 /dev/zero", pause_s)
+    bench.run_until(lambda: pauses.asked > 3)
+    assert texts(one)[0] == b"out\n"
+    pauses.pause_s = 0.0
+    bench.run_until(lambda: bench.over)
+    assert texts(one)[0] == b"out\n" + bytes(3_000_000)
+
+
+def test_one_that_pauses_for_long_does_not_wake_the_loop(bench: Bench) -> None:
+    one, pauses = start_paused(bench, "exec yes", DEADLINE_S)
+    bench.run_until(lambda: pauses.asked)
+    bench.loop.run_once(0)
+    assert pauses.asked == 1
+    assert not select.select([bench.loop.epoll_fd], [], [], 0.05)[0]
+    one.kill()
+
+
+def test_the_end_of_one_that_pauses_is_seen_and_what_is_left_of_it_read(bench: Bench) -> None:
+    one, _ = start_paused(bench, "echo more; exit 3", DEADLINE_S)
+    bench.run_until(lambda: bench.over)
+    assert one.status is not None
+    assert (one.status.code, texts(one)[0]) == (3, b"out\nmore\n")
+
+
+def test_one_that_pauses_is_not_waited_for_longer_than_others(bench: Bench) -> None:
+    """What others hold open, and pauses, ends with the drain time, like any."""
+    bench.shared.drain_s = 0.0
+    one, _ = start_paused(bench, "yes & exit 3", DEADLINE_S)
+    bench.run_until(lambda: bench.over)
+    assert texts(one)[0].startswith(b"out\n")
+
+
+def test_a_stream_is_read_though_the_other_can_be_passed_on_without_end(bench: Bench) -> None:
+    passed_on: list[int] = []
+    bench.shared.pass_on = lambda sink, fd: passed_on.append(fd) or 1
+    one = bench.start("head -c 2000000 /dev/zero; read word; echo cold >&2; exec yes", b"later")
+    one.watch()
+    bench.run_until(lambda: len(texts(one)[0]) == 2_000_000 or passed_on)
+    if not one._grown:
+        one.kill()
+        pytest.skip("no pipe may be grown here")
+    one.feed(b"word\n")
+    bench.run_until(lambda: texts(one)[1] == b"cold\n")
+    assert set(passed_on) == {one._fds[0]}
+    one.kill()

@@ -14,7 +14,7 @@ Facts, and what follows:
   bytes and not an object for each.
 
 When the disk is full what was to be spilled stays in memory, nothing is lost, and the error, which
-names the directory, waits in `Spill.error` for who can stop the run.
+names the directory, waits in `Spill.error` for who can stop the run, and have those wait who write.
 """
 
 from __future__ import annotations
@@ -99,6 +99,11 @@ class Spill:
         self._segments: set[_Segment] = set()
         self._current: _Segment | None = None
         self._holders: dict[Held, None] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is more in memory than there may be, and no other place for it."""
+        return self.error is not None and self.in_memory > self.memory_bytes
 
     def count(self, holder: Held, by: int) -> None:
         """Take note that *holder* has *by* more bytes in memory, or fewer."""

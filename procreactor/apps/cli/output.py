@@ -10,6 +10,10 @@ Modes:
   have their output written to the disk and read again.
 - **Line buffer**: whole lines, as they come. With keep order: those of the job whose turn it is.
 - A **tag** and a tab before each line, in any mode (tagging.py).
+- **Without room**: when what is held cannot be spilled, nothing more is started, but what runs may
+  end. In any mode the jobs have turns now. The one whose turn it is writes all that it has at once,
+  half lines and stderr too; the others are not read, and wait. As the one whose turn it is never
+  waits for another, all come to their ends, in bounded memory, and nothing is lost.
 
 Facts and decisions:
 
@@ -17,9 +21,12 @@ Facts and decisions:
   called from the loop. What is due is queued; `OutputWriter.flush`, once per turn and before the
   loop sleeps, writes it, many pieces with one writev, and raises what went wrong. When more than a
   few MiB are queued within a turn they are written at once, so memory stays bounded.
-- Writing blocks, also where the fd does not (somebody else has set O_NONBLOCK on the file that we
-  share): a slow reader stops the loop, so the children's pipes fill and the children wait. That is
-  what bounds memory, and the price is that nothing else happens meanwhile: no start, no time limit.
+- Writing blocks, in a wait of its own and never in the write (outlet.py): a slow reader stops the
+  loop, so the children's pipes fill and the children wait. That is what bounds memory, and the
+  price is that nothing else happens meanwhile: no start, no time limit.
+- A handler of a signal may end that wait (`OutputWriter.stop_waiting`): nothing is lost, as nothing
+  was being written. From then on what the reader does not take stays in the queue, and all jobs
+  wait while it is long, so the loop goes on and memory stays bounded all the same.
 - The queue is one for both fds: where both are one terminal, the order in which things were said
   is kept.
 - What comes much and is to be written as it comes does not come here at all: it is moved from the
@@ -34,15 +41,16 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from procreactor.apps.cli.held import Extent, Held, Part, Spill
 from procreactor.apps.cli.order import Order, Place
+from procreactor.apps.cli.outlet import Outlet
 from procreactor.apps.cli.tagging import Tagger, end_of_lines
 from procreactor.transport.passage import Passage
 
@@ -63,6 +71,9 @@ _TURN_OF_ALL_S = 0.1
 """So often all are read nevertheless: one that never stops must not keep the others from their
 ends, of which one may be a reason to halt."""
 
+_NO_ROOM_S = 0.1
+"""So often those who wait because there is no room are looked at again."""
+
 _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 R = TypeVar("R")
@@ -74,6 +85,10 @@ class OutputClosed(Exception):  # noqa: N818 - no error of ours: the reader has 
     def __init__(self, fd: int) -> None:
         super().__init__(f"nobody reads the {_name(fd)} any more")
         self.fd = fd
+
+
+class _WaitEnded(Exception):  # noqa: N818 - a signal, no error
+    """A reader is not waited for any more."""
 
 
 class StreamSink:
@@ -112,6 +127,11 @@ class StreamSink:
             return 0
         return self._writer.move(fd, self._fd)
 
+    @property
+    def in_memory(self) -> int:
+        """How many bytes it holds in memory."""
+        return self.held.in_memory + (self._tail.in_memory if self._tail is not None else 0)
+
     def end(self) -> None:
         """Take what came after the last whole line for a line; nothing more will come."""
         if self._tail is not None:
@@ -121,6 +141,13 @@ class StreamSink:
         """Have what is held queued, and from now on all that comes."""
         self.is_direct = True
         self._writer.enqueue_held(self.held)
+
+    def write_all_through(self) -> None:
+        """As `write_through`, and not by lines."""
+        self.write_through()
+        if self._tail is not None:
+            self._writer.enqueue_held(self._tail)
+            self._tail = None
 
     def drop(self) -> None:
         """Forget what is held."""
@@ -194,8 +221,13 @@ class OutputWriter:
         self._order: Order[_Job] = Order()
         self._queue: deque[tuple[int, Part | memoryview]] = deque()
         self._error: Exception | None = None
+        self._has_no_room = False
         self._no_sendfile: set[int] = set()
-        self._passages = {fd: Passage(fd) for fd in fds}
+        self._outlets = {fd: Outlet(fd) for fd in set(fds)}
+        self._passages = {
+            fd: Passage(outlet.fd, partial(self._wait, outlet))
+            for fd, outlet in self._outlets.items()
+        }
         self._due_bytes = 0
         self._due_since_s = self._busy_until_s = self._turn_of_all_s = 0.0
         self.queued_bytes = 0
@@ -205,8 +237,9 @@ class OutputWriter:
         self.written: deque[int] = deque()
         """The jobs all of whose output is written, or that had none; for the caller to take."""
 
-        self.is_waiting = False
-        """Whether a reader is waited for at this moment: for handlers of signals."""
+        self._is_patient = True
+        self._is_waiting = False
+        """Whether a reader is waited for at this moment, and nothing else is done."""
 
     def new_sinks(self, seq: int, tag: bytes | None = None) -> tuple[StreamSink, StreamSink]:
         """Return sinks for stdout and stderr of job *seq*, which starts, or starts again.
@@ -259,23 +292,37 @@ class OutputWriter:
         for seq in list(self._jobs):
             self.finish(seq)
 
-    def give_up(self) -> None:
-        """Write nothing any more."""
-        self._error = OutputClosed(self._fds[0])
-        self._queue.clear()
-        self.queued_bytes = 0
+    def stop_waiting(self) -> None:
+        """Wait for no reader any more, until `wait_again`; for handlers of signals.
 
-    def may_wait(self, seq: int) -> bool:
-        """Whether what job *seq* writes had better wait: enough of it is held until its turn.
-
-        Only while there is much to be written without it.
+        Where one is waited for, what this raises ends the wait, and is caught here.
         """
-        if time.monotonic() > self._busy_until_s:
-            return False
+        self._is_patient = False
+        if self._is_waiting:
+            self._is_waiting = False
+            raise _WaitEnded
+
+    def wait_again(self) -> None:
+        """Take back `stop_waiting`."""
+        self._is_patient = True
+
+    def pause_s(self, seq: int) -> float:
+        """For how long what job *seq* writes had better wait: enough of it is held until its turn.
+
+        Only while there is much to be written without it, or no room for it.
+        """
+        if not self._is_patient and self.queued_bytes > _QUEUE_BYTES:
+            return _NO_ROOM_S
+        if not self._keep_order:
+            return 0.0
+        left_s = _NO_ROOM_S if self._has_no_room else self._busy_until_s - time.monotonic()
+        if left_s <= 0:
+            return 0.0
         job = self._jobs.get(seq)
         if job is None or job.place is None or job.place.before is None:
-            return False
-        return 2 * (job.out.held.in_memory + job.err.held.in_memory) >= self.spill.holder_bytes
+            return 0.0
+        is_enough = 2 * (job.out.in_memory + job.err.in_memory) >= self.spill.holder_bytes
+        return left_s if is_enough or self.spill.is_full else 0.0
 
     def discard(self, seq: int) -> None:
         """Forget what job *seq* wrote, as far as it is held; it keeps its place, to start again."""
@@ -286,17 +333,22 @@ class OutputWriter:
     def flush(self) -> None:
         """Have written all that is queued. Blocks as long as the readers let us wait.
 
+        After `stop_waiting`: what they take; the rest, and what it is about, stays where it is.
+
         `OutputClosed`: a reader has gone. OSError: names the stream, or the directory of temporary
         files; raised again each time, and nothing more is written to the streams, except that
         after an error about the directory nothing is lost: what is due is written first.
         """
         self._note_rate(time.monotonic())
+        if self.spill.error is not None and not self._has_no_room:
+            self._go_on_without_room()
         if self._error is None:
             self._write_queue()
         if self._error is not None:
             raise self._error
-        self.written.extend(self._queued)
-        self._queued.clear()
+        if not self._queue:
+            self.written.extend(self._queued)
+            self._queued.clear()
         if self.spill.error is not None:
             raise self.spill.error
 
@@ -318,6 +370,8 @@ class OutputWriter:
         self._jobs.clear()
         for passage in self._passages.values():
             passage.close()
+        for outlet in self._outlets.values():
+            outlet.close()
         self.spill.close()
 
     # --- For the sinks ----------------------------------------------------------------------------
@@ -330,7 +384,7 @@ class OutputWriter:
         size_bytes = part.length if isinstance(part, Extent) else len(part)
         self.queued_bytes += size_bytes
         self._due_bytes += size_bytes
-        if self.queued_bytes > _QUEUE_BYTES:
+        if self.queued_bytes > _QUEUE_BYTES and self._is_patient:
             self._write_queue()
 
     def move(self, pipe: int, fd: int) -> int:
@@ -340,18 +394,19 @@ class OutputWriter:
         """
         self._write_queue()
         passage = self._passages[fd]
-        if self._error is not None or not passage.is_open:
+        if self._error is not None or not self._is_patient or self._outlets[fd].asks:
+            return 0
+        if not passage.is_open:
             return 0
         if self._before_write is not None:
             self._before_write()
-        self.is_waiting = True
         try:
             moved_bytes = passage.move(pipe)
         except BrokenPipeError:
             self._error = OutputClosed(fd)
             return 0
-        finally:
-            self.is_waiting = False
+        except _WaitEnded:
+            return 0  # what was moved is written, and what was not is still there
         self._due_bytes += moved_bytes
         return moved_bytes
 
@@ -373,8 +428,21 @@ class OutputWriter:
             sink.drop()
         return job.out, job.err
 
+    def _go_on_without_room(self) -> None:
+        self._has_no_room = True
+        if not self._keep_order:
+            self._keep_order = True
+            for job in self._jobs.values():
+                job.out.is_direct = job.err.is_direct = False
+                job.place = self._order.join(job)
+        if self._order.first is not None:
+            self._begin_turn(self._order.first.value)
+
     def _begin_turn(self, job: _Job) -> None:
-        if self._early:
+        if self._has_no_room:
+            job.out.write_all_through()
+            job.err.write_all_through()
+        elif self._early:
             job.out.write_through()
             if self._err_may_come_between:
                 job.err.write_through()
@@ -397,6 +465,8 @@ class OutputWriter:
                     self._copy(fd, part)
                 else:
                     self._write_pieces(fd)
+        except _WaitEnded:
+            pass
         except (OutputClosed, OSError) as error:
             self._error = error
             self._queue.clear()
@@ -409,7 +479,7 @@ class OutputWriter:
             if to_fd != fd or isinstance(part, Extent):
                 break
             pieces.append(part)
-        written = self._insist(fd, lambda: os.writev(fd, pieces))
+        written = self._insist(fd, lambda: self._outlets[fd].write(pieces))
         self.queued_bytes -= written
         for piece in pieces:
             if len(piece) > written:
@@ -429,35 +499,38 @@ class OutputWriter:
         if fd not in self._no_sendfile:
             count = min(extent.length, _SENDFILE_BYTES)
             try:
-                return os.sendfile(fd, extent.fd, extent.offset, count)
+                return self._outlets[fd].send(extent.fd, extent.offset, count)
+            except BlockingIOError:
+                raise
             except OSError as error:
                 if error.errno not in _NO_SENDFILE:
                     raise
                 self._no_sendfile.add(fd)
         data = os.pread(extent.fd, min(extent.length, _COPY_BYTES), extent.offset)
-        return os.write(fd, data)
+        return self._outlets[fd].write([data])
 
     def _insist(self, fd: int, call: Callable[[], R]) -> R:
         """Return what *call*, which writes to *fd*, returns, once *fd* takes something."""
-        self.is_waiting = True
         try:
             while True:
                 try:
                     return call()
                 except BlockingIOError:
-                    _wait_for_room(fd)
+                    self._wait(self._outlets[fd])
         except BrokenPipeError:
             raise OutputClosed(fd) from None
         except OSError as error:
             raise OSError(error.errno, error.strerror, _name(fd)) from error
+
+    def _wait(self, outlet: Outlet) -> None:
+        """Return once *outlet* takes something; _WaitEnded when nobody is to be waited for."""
+        try:
+            self._is_waiting = True  # from here on `stop_waiting` raises
+            if not self._is_patient:
+                raise _WaitEnded
+            outlet.wait()
         finally:
-            self.is_waiting = False
-
-
-def _wait_for_room(fd: int) -> None:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    poll.poll()
+            self._is_waiting = False
 
 
 def _name(fd: int) -> str:

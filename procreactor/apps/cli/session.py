@@ -18,7 +18,9 @@ Decisions:
   nothing more is started, what runs may end, and log lines that could not be written are printed on
   standard error, so that none is lost.
 - A reader of our output who goes away ends the run, as SIGPIPE would.
-- While a slow reader is waited for nothing else happens, but for the second signal, which kills.
+- While a slow reader is waited for nothing else happens. A signal ends that wait: what runs is
+  stopped first, and then the reader is waited for again, until a second one. What he has not taken
+  by then is lost, and its jobs are in no log.
 - The first SIGINT, SIGTERM or SIGHUP stops what runs, step by step as --termseq says; the next one
   kills it. Then we die of that signal, so that who started us sees what it was. One that is ignored
   when we come (nohup, a shell's job in the background) stays ignored.
@@ -61,6 +63,7 @@ DRAIN_S = 1.0
 
 _DRAW_S = 0.1
 _MEMORY_CHECK_S = 1.0
+_TRY_AGAIN_S = 0.05
 _FDS_OF_A_JOB = 5
 _FDS_OF_OURS = 64
 _MOST_JOBS = 4096
@@ -80,6 +83,7 @@ class Session:
 
         self._error: Exception | None = None
         self._signal = 0
+        self._signals = 0
         self._halt = HaltPolicy(options.halt)
         self._halted_by: int | None = None
         self._median = RunningMedian()
@@ -144,7 +148,7 @@ class Session:
                 on_start=self._on_start,
                 on_retry=self._on_retry,
                 on_turn=self._on_turn,
-                may_wait=self._may_wait if self._options.keep_order else None,
+                pause_s=self._pause_s if self._writer is not None else None,
                 pass_on=_Stream.pass_on if self._results is None else None,
             )
             before = {
@@ -158,14 +162,9 @@ class Session:
                 self._epoch_s = time.time() - time.monotonic()
                 for done in self._engine.run():
                     self._on_done(done)
-                if self._writer is not None:
-                    self._writer.finish_all()
-                self._on_turn()
-            except (OutputClosed, _OutputGivenUp) as reason:
-                if isinstance(reason, OutputClosed):
-                    self._error = reason
-                elif self._writer is not None:
-                    self._writer.give_up()
+                self._write_rest()
+            except OutputClosed as reason:
+                self._error = reason
                 self._engine.kill()
                 deque(self._engine.drain(), 0)
             finally:
@@ -304,8 +303,8 @@ class Session:
         assert job.sinks is not None
         return job.sinks
 
-    def _may_wait(self, sinks: tuple[_Stream, _Stream]) -> bool:
-        return self._writer is not None and self._writer.may_wait(sinks[0].job.seq)
+    def _pause_s(self, sinks: tuple[_Stream, _Stream]) -> float:
+        return self._writer.pause_s(sinks[0].job.seq) if self._writer is not None else 0.0
 
     def _on_retry(self, task: Task) -> None:
         job = task.command.tag
@@ -410,6 +409,19 @@ class Session:
             except OSError as error:
                 self._fail(error)
 
+    def _write_rest(self) -> None:
+        """When all jobs are over: have written what is left, however slowly it is read."""
+        if self._writer is None:
+            self._on_turn()
+            return
+        self._writer.finish_all()
+        self._on_turn()
+        while self._writer.queued_bytes:
+            self._writer.wait_again()
+            if self._signals > 1:  # asked now: a signal that comes later ends the wait
+                return
+            self._on_turn()
+
     def _take_written(self, written: deque[int]) -> None:
         """What the log is to say of the jobs in *written* may be said now; empties it."""
         if self._log is not None:
@@ -424,12 +436,20 @@ class Session:
             self._engine.stop_starting()
 
     def _on_signal(self, number: int, frame: object) -> None:
-        first = not self._signal
         self._signal = number
-        loop = self._engine.loop
-        loop.call_soon_threadsafe(self._engine.terminate if first else self._engine.kill)
-        if not first and self._writer is not None and self._writer.is_waiting:
-            raise _OutputGivenUp
+        self._signals += 1
+        first = self._signals == 1
+        self._engine.loop.call_soon_threadsafe(self._terminate if first else self._engine.kill)
+        if self._writer is not None:
+            self._writer.stop_waiting()
+
+    def _terminate(self) -> None:
+        self._engine.terminate()
+        self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """See to it that there are turns, in which what is left is written if it is taken."""
+        self._engine.loop.call_later(_TRY_AGAIN_S, self._try_to_write)
 
     def _say(self, text: str) -> None:
         data = os.fsencode(text) + b"\n"
@@ -516,10 +536,6 @@ class _Stream:
         data = self._collector.getvalue(gap)
         for sink in self._sinks:
             sink.append(data)
-
-
-class _OutputGivenUp(KeyboardInterrupt):
-    """A second signal has come while a reader was waited for."""
 
 
 def _write_error(data: bytes) -> None:

@@ -12,6 +12,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import termios
 import time
@@ -553,10 +554,10 @@ def test_a_second_signal_ends_the_wait_for_a_reader_who_does_not_read(tmp_path: 
         assert process.wait(DEADLINE_S) == -signal.SIGTERM
 
 
-def waits_for_room(pid: int, pipe: int) -> bool:
-    """Whether *pipe* is full, and the process *pid* sleeps."""
+def waits_for_room(pid: int, pipe: int, least_bytes: int = 61440) -> bool:
+    """Whether *pipe* is full, which it is with *least_bytes*, and the process *pid* sleeps."""
     size = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), "little")
-    return size >= 61440 and Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
+    return size >= least_bytes and Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
 
 
 def caught_all(pid: int) -> bool:
@@ -564,3 +565,42 @@ def caught_all(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     pending = re.findall(r"^(?:SigPnd|ShdPnd):\s+([0-9a-f]+)", status, re.M)
     return not any(int(one, 16) for one in pending) and "State:\tS" in status
+
+
+FIRST = "echo $$ >pid; exec seq 10000000"
+OBSTINATE = "trap '' TERM; echo $$ >pid; seq 10000000; exec sleep 600"
+
+
+@pytest.mark.parametrize(
+    ("words", "script", "jobs"),
+    [
+        (["-k"], FIRST, 1),
+        (["--lb"], FIRST, 1),
+        (["-k", "--tag"], FIRST, 1),
+        (["-k", "--termseq", "TERM,100,KILL,25"], OBSTINATE, 1),
+        ([], "test $0 = 1 && exec seq 1000000; echo $$ >pid; exec sleep 600", 2),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_signal_stops_what_runs_although_nobody_reads(
+    tmp_path: Path, words: list[str], script: str, jobs: int, kind: str
+) -> None:
+    """What was written until then comes whole when somebody does; the run ends with that."""
+    ours, theirs = socket.socketpair() if kind == "socket" else map(os.fdopen, os.pipe(), "rw")
+    with ours, theirs, running(
+        tmp_path, "-j2", *words, "sh", "-c", script, ":::", *"12"[:jobs], stdout=theirs
+    ) as process:  # fmt: skip
+        theirs.close()
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        full_bytes = 61440 if kind == "pipe" else 16384
+        wait_until(lambda: waits_for_room(process.pid, ours.fileno(), full_bytes))
+        pid = int((tmp_path / "pid").read_text())
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        assert process.poll() is None
+        with open(ours.fileno(), "rb", closefd=False) as file:
+            lines = file.read().splitlines()
+        assert process.communicate(timeout=DEADLINE_S) == (None, b"")
+        assert process.returncode == -signal.SIGINT
+    numbers = [int(line.rpartition(b"\t")[2]) for line in lines[:-1]]  # the last one may be torn
+    assert numbers == [*range(1, len(numbers) + 1)]

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import pty
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -282,19 +283,19 @@ def test_who_is_not_due_may_wait_while_much_is_written_and_enough_is_held(
     writer = bench(keep_order=True).writer
     first, second = (writer.new_sinks(seq)[0] for seq in (1, 2))
     piece = bytes(200_000)
-    assert not writer.may_wait(2)
+    assert not writer.pause_s(2)
     until(lambda: feed(writer, first, piece) or not feed(writer, second, b"little"))
-    assert not writer.may_wait(2), "hardly anything is held"
+    assert not writer.pause_s(2), "hardly anything is held"
     second.append(piece)
-    until(lambda: feed(writer, first, piece) or writer.may_wait(2))
-    assert not writer.may_wait(1), "it has the turn"
-    assert not writer.may_wait(7), "it is over, or not known"
-    until(lambda: feed(writer, first, piece) or not writer.may_wait(2))  # its share, now and then
-    until(lambda: feed(writer, first, piece) or writer.may_wait(2))
-    until(lambda: not writer.may_wait(2))  # nothing more is written
+    until(lambda: feed(writer, first, piece) or writer.pause_s(2))
+    assert not writer.pause_s(1), "it has the turn"
+    assert not writer.pause_s(7), "it is over, or not known"
+    until(lambda: feed(writer, first, piece) or not writer.pause_s(2))  # its share, now and then
+    until(lambda: feed(writer, first, piece) or writer.pause_s(2))
+    until(lambda: not writer.pause_s(2))  # nothing more is written
     writer.finish(1)
     writer.flush()
-    assert not writer.may_wait(2), "it has the turn"
+    assert not writer.pause_s(2), "it has the turn"
 
 
 def feed(writer: OutputWriter, sink: Any, data: bytes) -> bool:
@@ -374,9 +375,9 @@ def test_a_pipe_gets_all_whether_it_blocks_or_not(spilled: bool, blocking: bool)
             out.append(data[start : start + 99_999])
         writer.finish(1)
         writer.flush()
+        writer.close()
         os.close(write_fd)
     os.close(read_fd)
-    writer.close()
     assert (spill.spilled > 0) == spilled
     assert bytes(got) == data
 
@@ -441,6 +442,39 @@ def test_a_reader_who_leaves_while_we_wait_ends_the_output() -> None:
     reader.join()
     writer.close()
     os.close(write_fd)
+
+
+def test_a_wait_that_is_ended_by_a_signal_loses_nothing() -> None:
+    """What is not taken stays, and its job is not told as written, until it is waited for again."""
+    read_fd, write_fd = os.pipe()
+    writer = OutputWriter(keep_order=True, fds=(write_fd, 2))
+    out, _ = writer.new_sinks(1)
+    data = b"".join(b"%09d\n" % number for number in range(500_000))
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: writer.stop_waiting())
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        until(lambda: writer._is_waiting)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    out.append(data)
+    writer.finish(1)
+    writer.flush()
+    thread.join()
+    signal.signal(signal.SIGUSR1, before)
+    assert writer.queued_bytes == len(data) - 65536
+    assert writer.pause_s(1) > 0
+    writer.flush()
+    assert not writer.written
+    writer.wait_again()
+    with pipe_reader(read_fd) as got:
+        writer.flush()
+        writer.close()
+        os.close(write_fd)
+    os.close(read_fd)
+    assert (bytes(got) == data, list(writer.written)) == (True, [1])
 
 
 def test_an_error_of_the_stream_comes_from_flush_and_never_from_a_sink() -> None:
