@@ -169,6 +169,11 @@ uint64_t current_mask(void)
     return mask;
 }
 
+int current_dumpable(void)
+{
+    return prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
+}
+
 void run_apart(void (*fn)(void *), void *argument)
 {
     int status;
@@ -203,6 +208,7 @@ static void run_case(const struct test *test, const struct mode *mode)
     twin_reset();
     list_fds(&before);
     uint64_t mask = current_mask();
+    int dumpable = current_dumpable();
     test->run(mode);
     twin_reset();
     check_same_fds(&before);
@@ -210,6 +216,7 @@ static void run_case(const struct test *test, const struct mode *mode)
     if (current_mask() != mask)
         FAIL("the signal mask was %llx and is %llx", (unsigned long long)mask,
              (unsigned long long)current_mask());
+    CHECK_INT(current_dumpable(), dumpable);
 }
 
 /* What a case passes with, and valgrind is not to tell of (--track-fds): our voice and the slots.

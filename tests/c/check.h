@@ -4,7 +4,7 @@
  * a leaked fd is the failure of that case and of no other, and what the core learns for the life of
  * a process (features, landing slots) is learnt anew.  It passes when it returns with every check
  * true and leaves its process as it found it: the same open fds, no child, no zombie, the same signal
- * mask.  After Wayland's test-runner.c.
+ * mask, as dumpable as it was.  After Wayland's test-runner.c.
  *
  * MUST_FAIL cases check the harness itself: they are broken on purpose, and pass by failing.
  */
@@ -108,6 +108,9 @@ void check_no_child(void);
 
 /* The signal mask as the kernel has it: libc does not show signals 32 and 33. */
 uint64_t current_mask(void);
+
+/* PR_GET_DUMPABLE: whether the process may be traced, and its /proc is its own. */
+int current_dumpable(void);
 
 /* Run fn(argument) in a forked process, with checks of its own; the case fails with it. */
 void run_apart(void (*fn)(void *), void *argument);

@@ -3,11 +3,13 @@
  * An act is performed once to learn which calls it makes, on either side of the clone.  Then, for each
  * call and each of its errors, a fresh process performs it again with that call struck.  Whatever
  * happens, the result must make sense: success means that the program ran, failure names the error
- * that was struck (or the one that the act has anyway); and nothing is left: no fd, no child, no
- * signal blocked.  At last the act is performed unstruck, in the same process, and must succeed: what
- * was learnt from a blow may cost features, not function. */
+ * that was struck (or the one that the act has anyway), and the stage where the call belongs; and
+ * nothing is left: no fd, no child, no signal blocked, and the parent as dumpable as it was.  At last
+ * the act is performed unstruck, in the same process, and must succeed: what was learnt from a blow
+ * may cost features, not function. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,12 +18,14 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "ladder.h"
 #include "scene.h"
+#include "slots.h"
 #include "sys.h"
 #include "twin.h"
 
@@ -66,7 +70,7 @@ static const struct failing_call {
     FAILS(getpriority, EPERM),
     FAILS(setpriority, EACCES, EPERM),
     FAILS(prctl, EINVAL, EPERM),
-    FAILS(capset, 0), /* not of root, as which the acts stay; test_stages.c strikes it */
+    FAILS(capset, EPERM),
     FAILS(getresuid, EPERM),
     FAILS(setresuid, EPERM, EAGAIN),
     FAILS(setresgid, EPERM),
@@ -136,6 +140,9 @@ struct act {
     int (*perform)(const struct mode *mode);
     /* What `perform` returns when nothing is struck. */
     int usually;
+    /* It is one call of the core, with a stage, and nothing around it: `consequences` says exactly
+     * what is told.  Of other acts it says where a spawn in them may have failed. */
+    bool is_exact;
 };
 
 struct blow {
@@ -150,17 +157,38 @@ struct blow {
 
 static struct scene scene;
 
-/* The landing slots are pipes of one inode.  Blows may cost slots, and cold acts get some. */
-static bool is_slot(const struct fd_list *list, int at)
+/* The landing slots are read ends of one pipe.  Blows may cost some, and cold acts get them. */
+static struct open_fd one_slot; /* fd -1: none is known yet */
+
+static bool is_read_end(int fd)
 {
     struct stat facts;
-    int fd = list->fds[at].fd, copies = 0;
-    for (int i = 0; i < list->count; i++)
-        copies += list->fds[i].inode == list->fds[at].inode
-                  && list->fds[i].device == list->fds[at].device;
-    if (fstat(fd, &facts) == 0 && (!S_ISFIFO(facts.st_mode) || fcntl(fd, F_GETFL) & O_ACCMODE))
-        return false;
-    return copies != 2; /* as the two ends of a pipe would be */
+    return fstat(fd, &facts) == 0 && S_ISFIFO(facts.st_mode) && !(fcntl(fd, F_GETFL) & O_ACCMODE);
+}
+
+static bool is_same_file(const struct open_fd *one, const struct open_fd *other)
+{
+    return one->inode == other->inode && one->device == other->device;
+}
+
+/* More than two are no ends of a pipe that was left open. */
+static void learn_slots(const struct fd_list *list)
+{
+    one_slot.fd = -1;
+    for (int at = 0; at < list->count; at++) {
+        int copies = 0;
+        for (int i = 0; i < list->count; i++)
+            copies += is_same_file(&list->fds[i], &list->fds[at]);
+        if (copies > 2 && is_read_end(list->fds[at].fd))
+            one_slot = list->fds[at];
+    }
+}
+
+static bool is_slot(const struct open_fd *fd)
+{
+    if (one_slot.fd < 0 && is_read_end(fd->fd)) /* of a cold act: then all that is new is of that pipe */
+        one_slot = *fd;
+    return one_slot.fd >= 0 && is_same_file(fd, &one_slot);
 }
 
 static bool has_fd(const struct fd_list *list, struct open_fd wanted)
@@ -176,11 +204,259 @@ static void check_fds_but_slots(const struct fd_list *before)
     static struct fd_list after;
     list_fds(&after);
     for (int i = 0; i < after.count; i++)
-        if (!has_fd(before, after.fds[i]) && !is_slot(&after, i))
+        if (!has_fd(before, after.fds[i]) && !is_slot(&after.fds[i]))
             FAIL("fd %d is new or changed", after.fds[i].fd);
     for (int i = 0; i < before->count; i++)
-        if (!has_fd(&after, before->fds[i]) && !is_slot(before, i))
+        if (!has_fd(&after, before->fds[i]) && !is_slot(&before->fds[i]))
             FAIL("fd %d was closed or changed", before->fds[i].fd);
+}
+
+/* --- what a blow leads to ----------------------------------------------------------------------- */
+
+enum { MOST_STAGES = 3 };
+
+/* Where it is told that a call failed; what is not listed is done without, or done in another way. */
+static const struct consequence {
+    enum twin_side side;
+    long number;
+    int stages[MOST_STAGES];         /* of its first calls (first_calls), of the next, and so on */
+    int done_without[MOST_ERRORS];   /* asked again, or done in another way, after these alone */
+} consequences[] = {
+#define REFUSALS {ENOSYS, EPERM, EINVAL}
+    {TWIN_PARENT, SYS_pipe2, {PR_STAGE_PIPE, PR_STAGE_REPORT}, {0}},
+    {TWIN_PARENT, SYS_fcntl, {PR_STAGE_PIPE}, {0}},
+    {TWIN_PARENT, SYS_epoll_ctl, {PR_STAGE_WATCH, PR_STAGE_NONE}, {0}},
+    {TWIN_PARENT, SYS_mmap, {PR_STAGE_CLONE}, {0}},
+    {TWIN_PARENT, SYS_mprotect, {PR_STAGE_CLONE}, {0}},
+    {TWIN_PARENT, SYS_clone3, {PR_STAGE_CLONE}, REFUSALS},
+    {TWIN_PARENT, SYS_clone, {PR_STAGE_CLONE}, REFUSALS},
+    {TWIN_PARENT, SYS_read, {PR_STAGE_REPORT}, {EINTR}},
+    {TWIN_PARENT, SYS_openat, {PR_STAGE_PTY_OPEN}, {0}},
+    {TWIN_PARENT, SYS_ioctl, {PR_STAGE_PTY_UNLOCK, PR_STAGE_PTY_SIZE, PR_STAGE_PTY_PEER}, {0}},
+    {TWIN_CHILD, SYS_close_range, {PR_STAGE_UNSHARE, PR_STAGE_NONE}, REFUSALS},
+    {TWIN_CHILD, SYS_setsid, {PR_STAGE_SETSID}, {0}},
+    {TWIN_CHILD, SYS_setpgid, {PR_STAGE_SETPGID}, {0}},
+    {TWIN_CHILD, SYS_dup3, {PR_STAGE_DUP, PR_STAGE_REPORT}, {EBUSY}},
+    {TWIN_CHILD, SYS_fcntl, {PR_STAGE_DUP, PR_STAGE_NONE}, {0}},
+    {TWIN_CHILD, SYS_ioctl, {PR_STAGE_CTTY}, {0}},
+    {TWIN_CHILD, SYS_chdir, {PR_STAGE_CHDIR}, {0}},
+    {TWIN_CHILD, SYS_prlimit64, {PR_STAGE_RLIMIT}, {0}},
+    {TWIN_CHILD, SYS_getpriority, {PR_STAGE_NICE}, {0}},
+    {TWIN_CHILD, SYS_setpriority, {PR_STAGE_NICE}, {0}},
+    {TWIN_CHILD, SYS_getresuid, {PR_STAGE_SETGID}, {0}},
+    {TWIN_CHILD, SYS_setresgid, {PR_STAGE_SETGID}, {0}},
+    {TWIN_CHILD, SYS_setgroups, {PR_STAGE_SETGROUPS}, {0}},
+    {TWIN_CHILD, SYS_setresuid, {PR_STAGE_SETUID}, {0}},
+    {TWIN_CHILD, SYS_capset, {PR_STAGE_SETUID}, {0}},
+    {TWIN_CHILD, SYS_prctl, {PR_STAGE_NO_NEW_PRIVS, PR_STAGE_DEATH_SIGNAL}, {0}},
+    {TWIN_CHILD, SYS_execve, {PR_STAGE_EXEC}, {ETXTBSY}},
+#undef REFUSALS
+};
+enum { CONSEQUENCES = sizeof consequences / sizeof *consequences };
+
+static const struct consequence *find_consequence(const struct blow *blow)
+{
+    for (int i = 0; i < CONSEQUENCES; i++)
+        if (consequences[i].side == blow->side && consequences[i].number == blow->number)
+            return &consequences[i];
+    return NULL;
+}
+
+/* How often each stage was told of a call that was struck; in shared memory, as `struck`. */
+static int (*told)[MOST_STAGES];
+
+__attribute__((constructor)) static void open_told(void)
+{
+    told = mmap(NULL, CONSEQUENCES * sizeof *told, PROT_READ | PROT_WRITE,
+                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
+/* The row of the map that has the nth pipe, counted from 1; -1 beyond the last. */
+static int row_of_pipe(int nth)
+{
+    for (uint32_t row = 0; row < scene.request.fd_count; row++)
+        if (scene.sources[row] < 0 && --nth == 0)
+            return (int)row;
+    return -1;
+}
+
+static int count_pipes(void)
+{
+    int count = 0;
+    while (row_of_pipe(count + 1) >= 0)
+        count++;
+    return count;
+}
+
+static int count_moved(void)
+{
+    int count = 0;
+    for (uint32_t row = 0; row < scene.request.fd_count; row++)
+        count += scene.child_fds[row] != scene.sources[row];
+    return count;
+}
+
+/* How many calls have the first of the stages. */
+static int first_calls(const struct blow *blow)
+{
+    bool is_watched = blow->act->usually == 0 && pr_features() & PR_FEATURE_PIDFD;
+    switch (blow->number) {
+    case SYS_pipe2: /* then the report's */
+        return count_pipes();
+    case SYS_epoll_ctl: /* of the pipes and the pidfd; then what is taken out */
+        return count_pipes() + is_watched;
+    case SYS_dup3: /* then the report's */
+        return count_moved();
+    case SYS_fcntl: /* in the child: of what stays where it is; then the report's lock */
+        return blow->side == TWIN_CHILD ? (int)scene.request.fd_count - count_moved() : INT_MAX;
+    case SYS_close_range: /* then those that close */
+        return !!(scene.result.mode & PR_FEATURE_UNSHARE);
+    case SYS_prctl:
+        return !!(scene.request.flags & PR_FLAG_NO_NEW_PRIVS);
+    case SYS_ioctl:
+        return 1;
+    default:
+        return INT_MAX;
+    }
+}
+
+/* Whether the struck exec was the launcher's; then a fork follows. */
+static bool is_of_launcher(const struct blow *blow)
+{
+    return blow->number == SYS_execve && blow->nth == 1 && blow->mode && blow->mode->identity
+           && !(blow->mode->disabled & PR_FEATURE_HELPER);
+}
+
+/* There is no step down from here. */
+static bool is_last_way(const struct blow *blow)
+{
+    return blow->number == SYS_clone && blow->mode && blow->mode->disabled == PR_FEATURE_ALL;
+}
+
+/* Only who has put root aside, and does not see it, has not taken it back when the gid is due. */
+static bool has_no_need(const struct blow *blow)
+{
+    return blow->number == SYS_getresuid && geteuid() == 0;
+}
+
+static bool is_done_without(const struct blow *blow, const struct consequence *consequence)
+{
+    if (is_of_launcher(blow) || has_no_need(blow))
+        return true;
+    for (int i = 0; i < MOST_ERRORS && consequence->done_without[i]; i++)
+        if (consequence->done_without[i] == blow->error)
+            return !is_last_way(blow);
+    return false;
+}
+
+/* Which of its call's stages the blow belongs to, counted from 0. */
+static int step_of(const struct blow *blow)
+{
+    int first = first_calls(blow), step = blow->nth <= first ? 0 : blow->nth - first;
+    return step < MOST_STAGES ? step : MOST_STAGES - 1;
+}
+
+/* Also for the next look at it: the request is that of the act, and the result is there. */
+static int stage_of(const struct blow *blow)
+{
+    const struct consequence *consequence = find_consequence(blow);
+    if (!consequence || is_done_without(blow, consequence))
+        return PR_STAGE_NONE;
+    return consequence->stages[step_of(blow)];
+}
+
+static void check_index(const struct blow *blow)
+{
+    int index = scene.result.index;
+    switch (scene.result.stage) {
+    case PR_STAGE_PIPE:
+    case PR_STAGE_WATCH: /* the pidfd has no row */
+        CHECK_INT(index, row_of_pipe(blow->nth));
+        break;
+    case PR_STAGE_DUP:
+        CHECK(index >= 0 && index < (int)scene.request.fd_count);
+        break;
+    case PR_STAGE_EXEC:
+    case PR_STAGE_RLIMIT:
+        CHECK_INT(index, 0);
+        break;
+    default:
+        CHECK_INT(index, -1);
+    }
+}
+
+static void must_be_told(const struct blow *blow, int stage, int code)
+{
+    const struct consequence *consequence = find_consequence(blow);
+    if (scene.result.stage != stage)
+        FAIL("told at \"%s\" rather than \"%s\"", pr_stage_text(scene.result.stage),
+             pr_stage_text(stage));
+    CHECK_INT(code, -blow->error);
+    check_index(blow);
+    told[consequence - consequences][step_of(blow)]++;
+}
+
+static void must_be_as_usual(const struct blow *blow, int code)
+{
+    bool is_lost = blow->number == SYS_write && blow->nth > 1; /* the first tells of a fork's lock */
+    CHECK_INT(code, blow->act->usually);
+    CHECK_INT(scene.result.stage, code && !is_lost ? PR_STAGE_EXEC : PR_STAGE_NONE);
+}
+
+/* An act around a spawn may fail elsewhere, and has spawns that come after other calls. */
+static void may_be_told(const struct blow *blow, int code)
+{
+    const struct consequence *consequence = find_consequence(blow);
+    int stage = scene.result.stage;
+    if (code != blow->act->usually && code != -blow->error)
+        FAIL("the act failed with %s", strerror(-code));
+    if (stage == PR_STAGE_NONE || (code == blow->act->usually && stage == PR_STAGE_EXEC))
+        return;
+    for (int i = 0; consequence && i < MOST_STAGES; i++) {
+        if (consequence->stages[i] != stage)
+            continue;
+        told[consequence - consequences][i]++;
+        return;
+    }
+    FAIL("told at \"%s\"", pr_stage_text(stage));
+}
+
+static void check_outcome(const struct blow *blow, int code)
+{
+    int stage = stage_of(blow);
+    if (!blow->error) /* a signal; the act itself looks what came of it */
+        return;
+    if (!blow->act->is_exact)
+        may_be_told(blow, code);
+    else if (stage != PR_STAGE_NONE)
+        must_be_told(blow, stage, code);
+    else
+        must_be_as_usual(blow, code);
+}
+
+/* --- a blow ------------------------------------------------------------------------------------- */
+
+/* What a parent has, and is to have whatever has been struck. */
+struct stock {
+    struct fd_list fds;
+    uint64_t mask;
+    int dumpable;
+};
+
+static void take_stock(struct stock *stock)
+{
+    list_fds(&stock->fds);
+    learn_slots(&stock->fds);
+    stock->mask = current_mask();
+    stock->dumpable = current_dumpable();
+}
+
+static void check_stock(const struct stock *before)
+{
+    check_fds_but_slots(&before->fds);
+    check_no_child();
+    CHECK(current_mask() == before->mask);
+    CHECK_INT(current_dumpable(), before->dumpable);
 }
 
 static void prepare(const struct blow *blow)
@@ -190,28 +466,30 @@ static void prepare(const struct blow *blow)
     twin_reset();
 }
 
+static int perform(const struct blow *blow)
+{
+    scene.result = (struct pr_result){0}; /* an act may end before it spawns */
+    return blow->act->perform(blow->mode);
+}
+
 static void strike(void *opaque)
 {
-    static struct fd_list before;
+    static struct stock before;
     const struct blow *blow = opaque;
     const struct failing_call *call = find_call(blow->number);
     prepare(blow);
-    uint64_t mask = current_mask();
-    list_fds(&before);
+    take_stock(&before);
     twin_add((struct twin_rule){blow->side, blow->number, blow->nth, -blow->error, blow->signal});
-    int code = blow->act->perform(blow->mode);
-    if (twin_count(blow->number) >= blow->nth)
+    int code = perform(blow);
+    if (twin_has_met())
         struck[call - failing_calls]++;
     twin_reset();
-    if (code != blow->act->usually && code != -blow->error && blow->error)
-        FAIL("the act failed with %s", strerror(-code));
-    check_fds_but_slots(&before);
-    check_no_child();
-    CHECK(current_mask() == mask);
-    code = blow->act->perform(blow->mode);
+    check_outcome(blow, code);
+    check_stock(&before);
+    code = perform(blow);
     if (code != blow->act->usually)
         FAIL("afterwards, unstruck, the act failed: %s", strerror(-code));
-    check_no_child();
+    check_stock(&before);
 }
 
 /* As run_apart, and says which blow it was. */
@@ -236,7 +514,7 @@ struct call_log {
     } calls[1024];
 };
 
-/* Runs of the same call (62 rt_sigactions) are struck at their first and last only. */
+/* Of the 62 rt_sigactions, which are all alike, the first and the last of each run are struck. */
 static void read_log(struct call_log *log)
 {
     log->count = 0;
@@ -246,7 +524,7 @@ static void read_log(struct call_log *log)
             int nth = 0;
             for (int i = 0; i <= at; i++)
                 nth += twin_log_at(side, i) == number;
-            bool inside = at > 0 && at + 1 < twin_logged(side)
+            bool inside = number == SYS_rt_sigaction && at > 0 && at + 1 < twin_logged(side)
                           && twin_log_at(side, at - 1) == number
                           && twin_log_at(side, at + 1) == number;
             if (number < 0 || inside)
@@ -262,7 +540,7 @@ static void perform_once(void *opaque)
 {
     const struct blow *blow = opaque;
     prepare(blow);
-    CHECK_INT(blow->act->perform(blow->mode), blow->act->usually);
+    CHECK_INT(perform(blow), blow->act->usually);
 }
 
 static void learn_calls(const struct act *act, const struct mode *mode, struct call_log *log)
@@ -316,12 +594,16 @@ static void prepare_terminal(const struct mode *mode)
     CHECK_INT(pr_open_pty(0, 0, terminal, &stage), 0);
 }
 
+/* So many that what is opened next lies above the cut, and has to be landed. */
 static void prepare_many_fds(const struct mode *mode)
 {
-    while (fcntl(0, F_DUPFD_CLOEXEC, 3) < 100)
+    while (fcntl(0, F_DUPFD_CLOEXEC, 3) < (int)pr_slots_cut())
         ;
     prepare_terminal(mode);
 }
+
+/* How the last of the spawns that were finished ended. */
+static struct pr_exit last_end;
 
 /* 0 when the program ran: what it wrote is there, and its exit code.  A child that was ended by our
  * signal is as good. */
@@ -334,11 +616,11 @@ static int finish(int in)
     }
     const char *text = scene_read(&scene, 0);
     bool ran = strcmp(text, "got word\n") == 0;
-    struct pr_exit end = scene_end(&scene);
-    if (end.code == CLD_KILLED && end.status == SIGKILL)
+    last_end = scene_end(&scene);
+    if (last_end.code == CLD_KILLED && last_end.status == SIGKILL)
         return 0;
-    CHECK_INT(end.code, CLD_EXITED);
-    CHECK_INT(end.status, 5);
+    CHECK_INT(last_end.code, CLD_EXITED);
+    CHECK_INT(last_end.status, 5);
     CHECK(ran);
     return 0;
 }
@@ -437,9 +719,9 @@ static int spawn_what_may_be_frozen(const struct mode *mode)
     return code ? code : finish(in);
 }
 
-static const struct act everything = {prepare_terminal, spawn_with_everything, 0};
-static const struct act among_many = {prepare_many_fds, spawn_with_everything, 0};
-static const struct act not_there = {prepare_nothing, spawn_what_is_not_there, -ENOENT};
+static const struct act everything = {prepare_terminal, spawn_with_everything, 0, true};
+static const struct act among_many = {prepare_many_fds, spawn_with_everything, 0, true};
+static const struct act not_there = {prepare_nothing, spawn_what_is_not_there, -ENOENT, true};
 
 TEST_IN_MODES(any_call_of_a_spawn_may_fail, every_mode)
 {
@@ -448,7 +730,7 @@ TEST_IN_MODES(any_call_of_a_spawn_may_fail, every_mode)
 
 TEST_IN_MODES(any_call_of_a_spawn_that_may_be_frozen_may_fail, main_modes)
 {
-    const struct act act = {prepare_nothing, spawn_what_may_be_frozen, 0};
+    const struct act act = {prepare_nothing, spawn_what_may_be_frozen, 0, true};
     sweep(&act, mode);
 }
 
@@ -459,14 +741,14 @@ TEST_IN_MODES(any_call_of_a_spawn_that_fails_may_fail, main_modes)
 
 TEST_IN_MODES(any_call_of_a_spawn_that_is_watched_may_fail, main_modes)
 {
-    const struct act act = {prepare_epoll, spawn_watched, 0};
+    const struct act act = {prepare_epoll, spawn_watched, 0, true};
     skip_unless_watched_are_listed();
     sweep(&act, mode);
 }
 
 TEST_IN_MODES(any_call_of_a_watched_spawn_that_fails_may_fail, main_modes)
 {
-    const struct act act = {prepare_epoll, spawn_watched_what_is_not_there, -ENOENT};
+    const struct act act = {prepare_epoll, spawn_watched_what_is_not_there, -ENOENT, true};
     skip_unless_watched_are_listed();
     sweep(&act, mode);
 }
@@ -487,7 +769,7 @@ static int spawn_for_the_first_time(const struct mode *mode)
 
 TEST_COLD(any_call_of_the_first_spawn_may_fail)
 {
-    const struct act first = {prepare_nothing, spawn_for_the_first_time, 0};
+    const struct act first = {prepare_nothing, spawn_for_the_first_time, 0, false};
     sweep(&first, NULL);
 }
 
@@ -516,7 +798,7 @@ static int spawn_busy_program(const struct mode *mode)
 TEST(any_call_of_a_spawn_of_a_busy_program_may_fail)
 {
     skip_under_valgrind("a busy program is said to be none");
-    const struct act busy = {prepare_busy_program, spawn_busy_program, -ETXTBSY};
+    const struct act busy = {prepare_busy_program, spawn_busy_program, -ETXTBSY, true};
     sweep(&busy, NULL);
 }
 
@@ -538,7 +820,7 @@ static int use_many_stacks(const struct mode *mode)
 
 TEST(any_call_for_a_stack_may_fail)
 {
-    const struct act stacks = {prepare_nothing, use_many_stacks, 0};
+    const struct act stacks = {prepare_nothing, use_many_stacks, 0, false};
     sweep(&stacks, NULL);
 }
 
@@ -567,7 +849,7 @@ static const struct mode forks[] = {
 
 TEST_IN_MODES(a_fork_may_be_stopped_before_any_call, forks)
 {
-    const struct act stopped = {prepare_terminal, spawn_and_be_stopped, 0};
+    const struct act stopped = {prepare_terminal, spawn_and_be_stopped, 0, false};
     sweep_signal(&stopped, mode, SIGSTOP);
 }
 
@@ -575,6 +857,34 @@ TEST_IN_MODES(a_fork_may_be_stopped_before_any_call, forks)
 TEST_IN_MODES(a_fork_that_fails_may_be_stopped_before_any_call, forks)
 {
     sweep_signal(&not_there, mode, SIGSTOP);
+}
+
+/* --- a change of identity --------------------------------------------------------------------- */
+
+static void prepare_root_put_aside(const struct mode *mode)
+{
+    (void)mode;
+    CHECK_INT(setresuid(-1, 65534, -1), 0);
+    CHECK_INT(prctl(PR_SET_DUMPABLE, 1), 0); /* or our own fds could not be listed */
+}
+
+static int spawn_as_another(const struct mode *mode)
+{
+    scene_shell(&scene, mode, "read word; echo got $word; exit 5");
+    int in = scene_map(&scene, 0, PR_WE_WRITE);
+    scene_identity(&scene, 65534, 65534);
+    scene.request.death_signal = SIGUSR2;
+    scene.request.flags |= PR_FLAG_NO_NEW_PRIVS;
+    int code = scene_spawn(&scene);
+    return code ? code : finish(in);
+}
+
+TEST_IN_MODES(any_call_of_a_change_of_identity_may_fail, forks + 1)
+{
+    const struct act changing = {prepare_nothing, spawn_as_another, 0, true};
+    const struct act taking_back = {prepare_root_put_aside, spawn_as_another, 0, true};
+    sweep(&changing, mode);
+    sweep(&taking_back, mode);
 }
 
 /* --- inside the launcher ---------------------------------------------------------------------- */
@@ -589,44 +899,82 @@ static int spawn_by_launcher_twin(const struct mode *mode)
     scene_identity(&scene, 65534, 65534);
     scene.request.launcher = launcher_twin_path;
     scene.request.death_signal = SIGUSR2;
+    scene.request.flags |= PR_FLAG_NO_NEW_PRIVS;
     scene_environment(&scene, launcher_rule);
     int code = scene_spawn(&scene);
     return code ? code : finish(in);
 }
 
-TEST(any_call_of_the_launcher_may_fail)
+static const struct act launching = {prepare_nothing, spawn_by_launcher_twin, 0, true};
+
+static int launch(const struct blow *blow)
 {
-    const long numbers[] = {SYS_fcntl, SYS_getresuid, SYS_setresgid, SYS_setgroups, SYS_setresuid,
-                            SYS_prctl, SYS_getppid, SYS_rt_sigprocmask, SYS_execve};
+    snprintf(launcher_rule, sizeof launcher_rule, "TWIN=%ld:%d:%d:%d", blow->number, blow->nth,
+             -blow->error, blow->signal);
+    check_context(launcher_rule);
+    return perform(blow);
+}
+
+/* Who is killed at a call has come to it. */
+static bool launcher_makes(long number, int nth)
+{
+    const struct blow blow = {&launching, NULL, TWIN_CHILD, number, nth, 0, SIGKILL};
+    CHECK_INT(launch(&blow), 0);
+    return last_end.code == CLD_KILLED;
+}
+
+/* The blow falls on each call that the launcher makes, one after the other. */
+static void sweep_launcher(void (*fall)(const struct failing_call *call, int nth))
+{
+    static struct stock before;
+    const struct blow none = {&launching, NULL, TWIN_CHILD, 0, 0, 0, 0};
     skip_unless_root();
     skip_unless_features(PR_FEATURE_HELPER);
-    for (size_t at = 0; at < sizeof numbers / sizeof *numbers; at++) {
-        const struct failing_call *call = find_call(numbers[at]);
-        for (int i = 0; i < MOST_ERRORS && call->errors[i]; i++) {
-            snprintf(launcher_rule, sizeof launcher_rule, "TWIN=%ld:1:%d:0", numbers[at],
-                     -call->errors[i]);
-            check_context(launcher_rule);
-            int code = spawn_by_launcher_twin(NULL);
-            if (code && code != -call->errors[i])
-                FAIL("the spawn failed with %s", strerror(-code));
-            check_no_child();
-            check_context(NULL);
-        }
+    signal(SIGPIPE, SIG_IGN); /* a launcher that was struck reads nothing */
+    take_stock(&before);
+    for (int at = 0; at < FAILING_CALLS; at++) {
+        const struct failing_call *call = &failing_calls[at];
+        for (int nth = 1; launcher_makes(call->number, nth); nth++)
+            fall(call, nth);
+        check_stock(&before);
     }
+    CHECK_INT(launch(&none), 0);
+    CHECK_INT(last_end.code, CLD_EXITED);
+}
+
+static void fail_in_launcher(const struct failing_call *call, int nth)
+{
+    for (int i = 0; i < MOST_ERRORS && call->errors[i]; i++) {
+        const struct blow blow = {&launching, NULL, TWIN_CHILD, call->number, nth,
+                                  call->errors[i], 0};
+        int code = launch(&blow);
+        struck[call - failing_calls]++;
+        if (call->number != SYS_fcntl) {
+            check_outcome(&blow, code);
+        } else { /* its first: the report is to end with an exec */
+            CHECK_INT(code, -blow.error);
+            CHECK_INT(scene.result.stage, PR_STAGE_REPORT);
+        }
+        check_no_child();
+    }
+}
+
+TEST(any_call_of_the_launcher_may_fail)
+{
+    sweep_launcher(fail_in_launcher);
+}
+
+static void stop_in_launcher(const struct failing_call *call, int nth)
+{
+    const struct blow blow = {&launching, NULL, TWIN_CHILD, call->number, nth, 0, SIGSTOP};
+    CHECK_INT(launch(&blow), -ECANCELED);
+    CHECK_INT(scene.result.stage, PR_STAGE_STOPPED);
+    check_no_child();
 }
 
 TEST(a_launcher_may_be_stopped_before_any_call)
 {
-    const long numbers[] = {SYS_fcntl, SYS_setresgid, SYS_setgroups, SYS_setresuid, SYS_capset,
-                            SYS_prctl, SYS_getppid, SYS_rt_sigprocmask, SYS_execve};
-    skip_unless_root();
-    skip_unless_features(PR_FEATURE_HELPER);
-    for (size_t at = 0; at < sizeof numbers / sizeof *numbers; at++) {
-        snprintf(launcher_rule, sizeof launcher_rule, "TWIN=%ld:1:0:%d", numbers[at], SIGSTOP);
-        CHECK_INT(spawn_by_launcher_twin(NULL), -ECANCELED);
-        CHECK_INT(scene.result.stage, PR_STAGE_STOPPED);
-        check_no_child();
-    }
+    sweep_launcher(stop_in_launcher);
 }
 
 /* --- the rest --------------------------------------------------------------------------------- */
@@ -661,7 +1009,7 @@ static const struct mode pidfds[] = {
 
 TEST_IN_MODES(any_call_of_a_signal_and_a_reap_may_fail, pidfds)
 {
-    const struct act reaping = {prepare_nothing, wait_signal_and_reap, 0};
+    const struct act reaping = {prepare_nothing, wait_signal_and_reap, 0, false};
     sweep(&reaping, mode);
 }
 
@@ -712,7 +1060,7 @@ static int spawn_in_a_thread(const struct mode *mode)
 
 TEST(any_call_of_a_spawner_may_fail)
 {
-    const struct act threaded = {prepare_nothing, spawn_in_a_thread, 0};
+    const struct act threaded = {prepare_nothing, spawn_in_a_thread, 0, false};
     sweep(&threaded, NULL);
 }
 
@@ -779,7 +1127,7 @@ static const struct mode pidfds_and_forks[] = {
 
 TEST_IN_MODES(any_call_of_a_spawner_that_keeps_may_fail, pidfds_and_forks)
 {
-    const struct act keeping = {prepare_nothing, keep_in_a_thread, 0};
+    const struct act keeping = {prepare_nothing, keep_in_a_thread, 0, false};
     sweep(&keeping, mode);
 }
 
@@ -820,7 +1168,7 @@ static int claim_from_a_thread(const struct mode *mode)
 
 TEST(any_call_around_a_claim_may_fail)
 {
-    const struct act claiming = {prepare_nothing, claim_from_a_thread, 0};
+    const struct act claiming = {prepare_nothing, claim_from_a_thread, 0, false};
     skip_unless_features(PR_FEATURE_PIDFD);
     sweep(&claiming, NULL);
 }
@@ -857,7 +1205,7 @@ static int gather_a_child(const struct mode *mode)
 
 TEST_IN_MODES(any_call_of_a_gathering_may_fail, pidfds)
 {
-    const struct act gathering = {prepare_epoll, gather_a_child, 0};
+    const struct act gathering = {prepare_epoll, gather_a_child, 0, false};
     skip_unless_watched_are_listed();
     sweep(&gathering, mode);
 }
@@ -894,14 +1242,15 @@ static int hang_up_on_a_child(const struct mode *mode)
 
 TEST_IN_MODES(any_call_of_a_hang_up_may_fail, pidfds)
 {
-    const struct act hanging_up = {prepare_epoll, hang_up_on_a_child, 0};
+    const struct act hanging_up = {prepare_epoll, hang_up_on_a_child, 0, false};
     skip_unless_watched_are_listed();
     sweep(&hanging_up, mode);
 }
 
 static int open_terminal(const struct mode *mode)
 {
-    int stage, code = pr_open_pty(24, 80, terminal, &stage);
+    int code = pr_open_pty(24, 80, terminal, &scene.result.stage);
+    scene.result.index = -1;
     (void)mode;
     if (code)
         return code;
@@ -912,7 +1261,7 @@ static int open_terminal(const struct mode *mode)
 
 TEST(any_call_of_a_terminal_may_fail)
 {
-    const struct act opening = {prepare_nothing, open_terminal, 0};
+    const struct act opening = {prepare_nothing, open_terminal, 0, true};
     sweep(&opening, NULL);
 }
 
@@ -929,7 +1278,7 @@ static int set_timer(const struct mode *mode)
 
 TEST(any_call_of_a_timer_may_fail)
 {
-    const struct act setting = {prepare_nothing, set_timer, 0};
+    const struct act setting = {prepare_nothing, set_timer, 0, false};
     sweep(&setting, NULL);
 }
 
@@ -942,4 +1291,9 @@ TEST(every_call_that_can_fail_was_struck)
     for (int i = 0; i < FAILING_CALLS; i++)
         if (failing_calls[i].errors[0] && !struck[i])
             FAIL("%s was never struck", failing_calls[i].name);
+    for (int i = 0; i < CONSEQUENCES; i++)
+        for (int step = 0; step < MOST_STAGES && consequences[i].stages[step]; step++)
+            if (!told[i][step])
+                FAIL("%s was never struck at \"%s\"", find_call(consequences[i].number)->name,
+                     pr_stage_text(consequences[i].stages[step]));
 }

@@ -66,6 +66,14 @@ void twin_raise(long number, int nth, int signal)
     twin_add((struct twin_rule){.number = number, .nth = nth, .signal = signal});
 }
 
+bool twin_has_met(void)
+{
+    for (int i = 0; i < page->rule_count; i++)
+        if (page->rules[i].met < page->rules[i].rule.nth || !page->rules[i].met)
+            return false;
+    return true;
+}
+
 int twin_logged(enum twin_side side)
 {
     return page->log[side].count;

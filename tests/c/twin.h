@@ -49,6 +49,9 @@ void twin_deny(long number, int error);
 /* The caller of call `nth` of `number` is sent `signal` just before it. */
 void twin_raise(long number, int nth, int signal);
 
+/* Whether each of the rules has met its call. */
+bool twin_has_met(void);
+
 /* How many calls of a side are in the log since the reset, and the number of one (from 0). */
 int twin_logged(enum twin_side side);
 long twin_log_at(enum twin_side side, int at);
