@@ -81,7 +81,13 @@ void check_context(const char *text);
 void skip(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void skip_unless_root(void);
 
-/* For what valgrind answers in the kernel's place, or holds open itself (make valgrind). */
+/* make valgrind. */
+bool is_under_valgrind(void);
+
+/* How often to do what is done so often to meet by chance: a tenth of it under valgrind. */
+int rounds(int count);
+
+/* For what valgrind answers in the kernel's place, or holds open itself. */
 void skip_under_valgrind(const char *why);
 
 /* Every open fd of this process with the file behind it. */

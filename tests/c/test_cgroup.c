@@ -32,7 +32,7 @@ static int make_group(void)
     group[0] = 0;
     while (mounts && (mount = getmntent(mounts)))
         if (strcmp(mount->mnt_type, "cgroup2") == 0)
-            snprintf(group, sizeof group, "%s/tests-c-%d", mount->mnt_dir, getpid());
+            snprintf(group, sizeof group, "%s/tests-of-procreactor-%d", mount->mnt_dir, getpid());
     if (mounts)
         endmntent(mounts);
     if (!group[0] || mkdir(group, 0755) < 0)

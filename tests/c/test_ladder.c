@@ -299,6 +299,7 @@ TEST(a_clone3_that_is_refused_later_is_learnt)
 TEST(a_clone_that_is_refused_later_becomes_a_fork)
 {
     uint32_t before = pr_features();
+    skip_unless_features(PR_FEATURE_VFORK);
     twin_deny(SYS_clone3, ENOSYS);
     twin_fail(SYS_clone, 1, EINVAL);
     if (before & PR_FEATURE_PIDFD)

@@ -49,7 +49,7 @@ static void spawn_once(struct scene *scene, int thread, int round)
 static void *spawn_often(void *number)
 {
     struct scene *scene = calloc(1, sizeof *scene);
-    for (int round = 0; round < ROUNDS; round++)
+    for (int round = 0; round < rounds(ROUNDS); round++)
         spawn_once(scene, (int)(intptr_t)number, round);
     free(scene);
     atomic_fetch_sub(&spawners_left, 1);
@@ -126,7 +126,7 @@ static void spawn_first_in_threads(void *unused)
 /* The first spawns of all: the probe and the reserving of slots run into each other. */
 TEST_COLD(threads_may_all_be_the_first)
 {
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < rounds(5); i++)
         run_apart(spawn_first_in_threads, NULL);
 }
 

@@ -264,6 +264,20 @@ TEST_IN_MODES(a_pidfd_that_can_not_be_watched_ends_a_stopped_child, main_modes)
     must_fail(PR_STAGE_WATCH, ENOMEM, -1);
 }
 
+/* One that has become another, say, of a parent without CAP_KILL: it cannot be undone, and lives on. */
+TEST_IN_MODES(a_pidfd_that_can_not_be_watched_is_closed_where_the_child_may_not_be_killed, main_modes)
+{
+    skip_unless_features(PR_FEATURE_PIDFD);
+    begin(mode, "read word; exit 3");
+    twin_fail(SYS_epoll_ctl, PIPES + 1, ENOSPC);
+    twin_deny(SYS_pidfd_send_signal, EPERM);
+    twin_add((struct twin_rule){TWIN_PARENT, SYS_kill, 0, -EPERM, 0});
+    scene_start(&scene);
+    twin_reset();
+    CHECK_INT(scene.result.pidfd, -1);
+    end(3);
+}
+
 static void must_refuse_set(const struct mode *mode, int epoll_fd, int error)
 {
     begin(mode, "read word");

@@ -11,7 +11,7 @@
 
 #include "sys.h"
 
-enum { RULES = 8, LOGGED = 1024 };
+enum { RULES = 8, LOGGED = 8192 };
 
 #define RAW_CODE __attribute__((no_sanitize("address", "undefined", "thread")))
 
