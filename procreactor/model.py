@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 __all__ = [
+    "AS_STDOUT",
     "END",
     "WOULD_BLOCK",
     "ExitStatus",
@@ -55,10 +56,14 @@ class PipeEnd(enum.IntEnum):
     """We write, the child reads: ``"w"`` in childFDs."""
 
 
+AS_STDOUT: Final = -3
+"""In a `Redirect`: what the child has as its fd 1, by a row before. As in procreactor.h."""
+
+
 class Redirect(NamedTuple):
     """One row of a child's fd table: *child_fd* is what *source* says.
 
-    *source* is an fd of the parent (>= 0), or a `PipeEnd` for a new pipe.
+    *source* is an fd of the parent (>= 0), or a `PipeEnd` for a new pipe, or `AS_STDOUT`.
     """
 
     child_fd: int
@@ -67,7 +72,7 @@ class Redirect(NamedTuple):
     @property
     def is_pipe(self) -> bool:
         """Whether a pipe is made for this row, one end of which will be ours."""
-        return self.source < 0
+        return AS_STDOUT < self.source < 0
 
 
 class Identity(NamedTuple):
