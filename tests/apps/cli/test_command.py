@@ -87,6 +87,7 @@ CASES: list[tuple[str, bytes]] = [
     ("-k echo", LINES),
     ("echo", LINES),
     ("-k echo x{}y", LINES),
+    ("-q -k printf '%s ' '$HOME' '*' {}", LINES),
     ("echo", b""),
     ("-r echo", b""),
     ("-r -k echo", b"a\n\n  \nb\n"),
