@@ -11,10 +11,7 @@ Rules of the room:
   not started, and when other code in this process took the status (model.ExitStatus).
 """
 
-from __future__ import annotations
-
 import os
-import shlex
 import signal as signals
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
@@ -86,6 +83,8 @@ class Command(NamedTuple):
 
     def __str__(self) -> str:
         """As one would type it into a shell."""
+        import shlex
+
         return shlex.join(os.fsdecode(argument) for argument in self.argv)
 
 

@@ -13,8 +13,6 @@
 * No environment variable and no file changes what a command line means.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -313,7 +311,8 @@ def _refuse_contradictions(found: dict[str, Any]) -> None:
 
 def _refuse_perl(command: Sequence[str], marker: bytes) -> None:
     """What would be replaced elsewhere had better not be run as it stands."""
-    if marker == b"{}" and re.search(r"\{=.*=\}", " ".join(command), re.DOTALL):
+    _, _, rest = " ".join(command).partition("{=")
+    if marker == b"{}" and "=}" in rest:
         raise OptionError("{= =} of GNU parallel is not offered; with another -I it is left alone")
 
 

@@ -3,8 +3,6 @@
 Parser, help, man page and completions are all made of this table.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
