@@ -41,10 +41,11 @@
 /* The lines between the two marks are also read by cffi: plain C, no preprocessor. */
 /* <cdef> */
 
-/* In pr_request.sources: a new pipe instead of an fd of the parent. */
+/* In pr_request.sources, instead of an fd of the parent: a new pipe, or the same as another row. */
 enum pr_source {
-    PR_WE_READ = -1,  /* the child writes, we keep the read end */
-    PR_WE_WRITE = -2, /* the child reads, we keep the write end */
+    PR_WE_READ = -1,   /* the child writes, we keep the read end */
+    PR_WE_WRITE = -2,  /* the child reads, we keep the write end */
+    PR_AS_STDOUT = -3, /* what the child gets as its fd 1, by an earlier row: it is to have it twice */
 };
 
 /* What a failed spawn was doing.  Every stage has its text (pr_stage_text). */

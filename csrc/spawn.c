@@ -124,10 +124,21 @@ static bool split_strings(const struct pr_strings *strings, char **vector)
     return at == end;
 }
 
+/* Among the first `rows`; -1: it has none there. */
+static int row_of_stdout(const struct pr_request *request, uint32_t rows)
+{
+    for (uint32_t i = 0; i < rows; i++)
+        if (request->child_fds[i] == 1)
+            return (int)i;
+    return -1;
+}
+
 static bool rows_are_sound(const struct pr_request *request)
 {
     for (uint32_t i = 0; i < request->fd_count; i++) {
-        if (request->child_fds[i] < 0 || request->sources[i] < PR_WE_WRITE)
+        if (request->child_fds[i] < 0 || request->sources[i] < PR_AS_STDOUT)
+            return false;
+        if (request->sources[i] == PR_AS_STDOUT && row_of_stdout(request, i) < 0)
             return false;
         for (uint32_t j = 0; j < i; j++)
             if (request->child_fds[i] == request->child_fds[j])
@@ -196,7 +207,7 @@ static bool read_request(struct work *work)
 
 static bool is_pipe(const struct pr_request *request, uint32_t row)
 {
-    return request->sources[row] < 0;
+    return request->sources[row] == PR_WE_READ || request->sources[row] == PR_WE_WRITE;
 }
 
 /* The data is what Python's select.epoll puts there: the number. */
@@ -212,6 +223,10 @@ static int open_pipes(struct work *work)
 {
     const struct pr_request *request = work->request;
     for (uint32_t i = 0; i < request->fd_count; i++) {
+        if (request->sources[i] == PR_AS_STDOUT) {
+            work->theirs[i] = work->theirs[row_of_stdout(request, i)];
+            continue;
+        }
         if (!is_pipe(request, i)) {
             work->theirs[i] = request->sources[i];
             continue;

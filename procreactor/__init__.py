@@ -12,12 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from procreactor.apps.commands import Command, CommandError, Limits, Result
+    from procreactor.apps.commands import STDOUT, Command, CommandError, Limits, Result
     from procreactor.apps.run import Results, run, run_many
     from procreactor.errors import SpawnError
     from procreactor.model import ExitStatus, ResourceUsage
 
 __all__ = [
+    "STDOUT",
     "Command",
     "CommandError",
     "ExitStatus",
@@ -46,10 +47,11 @@ if not TYPE_CHECKING:  # or every name would be an attribute to a type checker
                 ExitStatus=ExitStatus, ResourceUsage=ResourceUsage, SpawnError=SpawnError
             )
         else:
-            from procreactor.apps.commands import Command, CommandError, Limits, Result
+            from procreactor.apps.commands import STDOUT, Command, CommandError, Limits, Result
             from procreactor.apps.run import Results, run, run_many
 
             globals().update(
+                STDOUT=STDOUT,
                 Command=Command,
                 CommandError=CommandError,
                 Limits=Limits,

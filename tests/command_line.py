@@ -8,12 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
-from support import PYTHON
+from support import DEADLINE_S, PYTHON
 
-__all__ = ["RUN", "environment", "log_of", "running"]
+__all__ = ["RUN", "environment", "log_of", "ran", "ran_with", "running"]
 
 RUN = [PYTHON, "-X", "dev", "-W", "error", "-m", "procreactor", "run"]
 
@@ -36,6 +36,27 @@ def running(
             yield process
         finally:
             process.kill()
+
+
+def ran(
+    where: Path, *words: str, stdout: Any = PIPE, command: list[str] = RUN
+) -> subprocess.CompletedProcess[bytes]:
+    """How our command ended in *where*, without input, and what it said."""
+    return subprocess.run(
+        [*command, *words],
+        cwd=where,
+        env=environment(where),
+        stdin=DEVNULL,
+        stdout=stdout,
+        stderr=PIPE,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def ran_with(redirections: str, where: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """As `ran`, with *redirections* as a shell has them."""
+    return ran(where, f"exec {shlex.join([*RUN, *words])} {redirections}", command=["sh", "-c"])
 
 
 def log_of(path: Path) -> list[tuple[bytes, ...]]:

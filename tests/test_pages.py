@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 import pytest
 
+from procreactor.apps.cli.table import NOT_OFFERED
+
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```\n\n```output\n(.*?)```", re.DOTALL)
 README = ROOT / "README.md"
@@ -91,6 +93,30 @@ def test_each_shell_reads_the_completion_that_the_readme_names(tmp_path: Path, s
     if shutil.which(shell):  # they read it without running it
         read = subprocess.run([shell, "-n"], input=done.stdout, capture_output=True, text=True)
         assert (read.stderr, read.returncode) == ("", 0)
+
+
+NONE = [
+    (page.stem, words)
+    for page in PAGES
+    for row in re.findall(r"(?m)^\| (.*) \| none \| each is an error", page.read_text("utf-8"))
+    for words in re.findall(r"`([^`]+)`", row)
+]
+"""What those pages say is not there."""
+
+
+@pytest.mark.parametrize(("page", "words"), NONE)
+def test_what_a_page_says_is_not_there_is_refused_by_its_name(
+    tmp_path: Path, page: str, words: str
+) -> None:
+    before = "" if words.startswith("-") else "echo"
+    command = f"procreactor run {before} '{words}' echo ::: a"
+    done = run_there(["/bin/sh", "-c", command], tmp_path)
+    assert (done.stdout, done.returncode) == ("", 255)
+    assert re.fullmatch(f"procreactor run: {re.escape(words)} of .* not offered; .*\n", done.stderr)
+
+
+def test_the_page_and_the_command_know_the_same_that_is_not_there() -> None:
+    assert {words for _, words in NONE} == {*NOT_OFFERED, "{= =}"}
 
 
 def test_every_snippet_has_its_output_and_every_page_is_linked() -> None:

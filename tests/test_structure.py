@@ -205,7 +205,9 @@ LAZY = {
     ("procreactor.__main__", "_do"),
     ("procreactor.errors", "_log_exception"),
     ("procreactor.apps.cli.main", "_page"),
+    ("procreactor.apps.cli.session", "_open_log"),
     ("procreactor.apps.cli.session", "_open_results"),
+    ("procreactor.apps.commands", "__str__"),
 }
 """Where an import may hide: the reactor is made, and the package's names are fetched, on demand;
 the live view's library is an extra, and takes longer to import than most runs take; and what most
@@ -529,6 +531,19 @@ def test_an_import_brings_no_other_event_loop(statement: str) -> None:
 {statement}
 import sys
 print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"asyncio", "twisted"}}))
+""")
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_the_command_has_no_named_tuples_with_annotations_that_are_text() -> None:
+    """Each is compiled when the command starts (model.py says what that costs)."""
+    done = run("""
+import typing
+seen = []
+make = typing.ForwardRef.__init__
+typing.ForwardRef.__init__ = lambda *args, **more: (seen.append(args[1]), make(*args, **more))[1]
+import procreactor.apps.cli.main
+print(seen)
 """)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 

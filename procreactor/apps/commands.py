@@ -11,22 +11,23 @@ Rules of the room:
   not started, and when other code in this process took the status (model.ExitStatus).
 """
 
-from __future__ import annotations
-
 import os
-import shlex
 import signal as signals
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from procreactor.model import ResourceUsage
 
-__all__ = ["Argument", "Command", "CommandError", "File", "Limits", "Result"]
+__all__ = ["STDOUT", "Argument", "Command", "CommandError", "File", "Limits", "Result"]
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 File = int | str | bytes | os.PathLike[str] | os.PathLike[bytes] | None
 """An fd of this process, which stays open, or the name of a file, or None for the default."""
+
+STDOUT: Final = -2
+"""As ``stderr``: where stdout goes, through the same pipe. The value is that of subprocess, whose
+STDOUT is taken as well."""
 
 T = TypeVar("T", bound=str | bytes)
 
@@ -53,7 +54,8 @@ class Command(NamedTuple):
     """One command. What is None is as the call that runs it says for all.
 
     *stdin*, *stdout* and *stderr* name a file (an output file is made, or emptied) or an fd; output
-    to either does not pass through this process, and is not in the result.
+    to either does not pass through this process, and is not in the result. *stderr* may also be
+    `STDOUT`: the two are one stream then, in the order of the writes, and the result's ``stdout``.
     """
 
     argv: Sequence[Argument]
@@ -74,8 +76,15 @@ class Command(NamedTuple):
     tag: object = None
     """The caller's own: handed back in ``result.command``."""
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether its standard error goes where its standard output goes."""
+        return isinstance(self.stderr, int) and self.stderr == STDOUT
+
     def __str__(self) -> str:
         """As one would type it into a shell."""
+        import shlex
+
         return shlex.join(os.fsdecode(argument) for argument in self.argv)
 
 
@@ -155,7 +164,8 @@ class Result(NamedTuple, Generic[T]):
 class CommandError(Exception):
     """A command did not end well: ``result`` has all that is known.
 
-    The message has the command, how it ended, and the last lines of its standard error.
+    The message has the command, how it ended, and the last lines of its standard error, or of all
+    that it wrote where the two are one.
     """
 
     def __init__(self, result: Result[Any]) -> None:
@@ -166,7 +176,7 @@ class CommandError(Exception):
         """What was run, how it ended, its last words."""
         result = self.result
         text = f"{result.command}: {result.outcome}"
-        last = _last_lines(result.stderr)
+        last = _last_lines(result.stdout if result.command.is_merged else result.stderr)
         return f"{text}\n{last}" if last else text
 
 

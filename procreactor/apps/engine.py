@@ -25,8 +25,6 @@ of one command may be a reason not to start the next (halt), or a start has to b
 Signal handlers may call `stop_starting`, `terminate` and `kill` through `call_soon`.
 """
 
-from __future__ import annotations
-
 import heapq
 import signal
 import time

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from procreactor.apps.commands import Argument, Command, File, Limits
-from procreactor.model import PipeEnd, Redirect, RlimitSetting, SpawnSpec
+from procreactor.model import AS_STDOUT, PipeEnd, Redirect, RlimitSetting, SpawnSpec
 from procreactor.transport import environments
 from procreactor.transport.request import (
     encode_argv,
@@ -73,8 +73,15 @@ class Planner:
         self._searched: tuple[bytes, object, tuple[bytes, ...]] = (b"", None, ())
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         out, err = (PipeEnd.WE_READ, PipeEnd.WE_READ) if capture else (1, 2)
-        self._without_input = (Redirect(0, self._null), Redirect(1, out), Redirect(2, err))
-        self._with_input = (Redirect(0, PipeEnd.WE_WRITE), *self._without_input[1:])
+        self._rows = {
+            (has_input, is_merged): (
+                Redirect(0, PipeEnd.WE_WRITE if has_input else self._null),
+                Redirect(1, out),
+                Redirect(2, AS_STDOUT if is_merged else err),
+            )
+            for has_input in (False, True)
+            for is_merged in (False, True)
+        }
 
     def close(self) -> None:
         """Let go of /dev/null. Idempotent."""
@@ -101,7 +108,7 @@ class Planner:
             candidates,
             encode_argv(argv if type(argv) is list else list(argv), program, "argv"),
             rows,
-            self._without_input if command.input is None else self._with_input,
+            self._rows[command.input is not None, command.is_merged],
             cwd,
             rlimits=self._rlimits,
             nice=self._nice,
@@ -134,7 +141,7 @@ class Planner:
     def _open_files(self, command: Command, spec: SpawnSpec, fds: list[int]) -> None:
         if command.stdin is not None and command.input is not None:
             raise ValueError("a command has either input or stdin")
-        files = (command.stdin, command.stdout, command.stderr)
+        files = (command.stdin, command.stdout, None if command.is_merged else command.stderr)
         try:
             spec.redirects = tuple(
                 row if file is None else Redirect(row.child_fd, _open(file, row.child_fd, fds))

@@ -85,7 +85,8 @@ def run(
 ) -> Result[Any]:
     """Run *argv* to its end and return its `Result`. No shell is involved.
 
-    *input* is written to its standard input; *stdin*, *stdout* and *stderr* name files, or are fds.
+    *input* is written to its standard input; *stdin*, *stdout* and *stderr* name files, or are fds;
+    *stderr* may be STDOUT: it is written where stdout is, in one stream.
     The *options* are those of `Settings` that are about one command: text, encoding, errors,
     capture, tee, on_output, max_output_bytes, timeout_s, kill_after_s, cwd, env, env_extra, limits,
     tree.

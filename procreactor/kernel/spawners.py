@@ -17,8 +17,6 @@ Facts (csrc/spawner.c):
   only closed there.
 """
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from enum import IntEnum

@@ -16,8 +16,6 @@ An exception of a signal handler may come between any two lines: a loop that goe
 all ends but the one that it was just telling; `close` then leaves nothing.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import time

@@ -9,6 +9,7 @@ import os
 import pickle
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -591,3 +592,68 @@ def test_one_that_cannot_be_started_is_told_before_another_is_taken(tmp_path: Pa
 def test_one_command_is_no_iterable_of_commands() -> None:
     with pytest.raises(TypeError, match="commands must be an iterable"):
         list(run_many(Command(["true"])))  # type: ignore[arg-type]
+
+
+# --- Both streams as one -------------------------------------------------------------------------
+
+MIXED = "for i in 1 2 3 4 5 6 7 8 9; do echo out $i; echo err $i >&2; done"
+ALL_MIXED = "".join(f"out {number}\nerr {number}\n" for number in range(1, 10))
+
+
+@pytest.mark.parametrize("merge", [procreactor.STDOUT, subprocess.STDOUT])
+def test_standard_error_may_go_where_the_output_goes(merge: int) -> None:
+    result = run(sh(f"{MIXED}; exit 3"), text=True, stderr=merge)
+    assert (result.stdout, result.stderr) == (ALL_MIXED, "")
+    with pytest.raises(CommandError, match=r"(?s)exit code 3.*out 9\n *err 9"):
+        result.check()
+
+
+def test_both_streams_may_go_into_one_file(tmp_path: Path) -> None:
+    result = run(sh(MIXED), stdout=tmp_path / "both", stderr=procreactor.STDOUT)
+    assert (result.stdout, result.stderr) == (b"", b"")
+    assert (tmp_path / "both").read_text() == ALL_MIXED
+
+
+def test_commands_with_one_stream_and_with_two_run_side_by_side() -> None:
+    ones = [Command(sh(MIXED), stderr=procreactor.STDOUT, input="") for _ in range(20)]
+    twos = [Command(sh(MIXED)) for _ in range(20)]
+    commands = [one for pair in zip(ones, twos, strict=True) for one in pair]
+    seen: list[tuple[int, int]] = []
+    results = run_many(
+        commands, ordered=True, text=True, on_output=lambda *what: seen.append(what[:2])
+    )
+    for result in results:
+        out, err = result.stdout.count("out"), result.stderr.count("err")
+        if result.command.is_merged:
+            assert (result.stdout, result.stderr) == (ALL_MIXED, "")
+        else:
+            assert (out, err) == (9, 9)
+    assert {fd for index, fd in seen if index % 2 == 0} == {1}
+
+
+def test_one_that_writes_much_to_both_at_once_loses_nothing() -> None:
+    script = "head -c 3000000 /dev/zero >&2 & head -c 3000000 /dev/zero; wait"
+    result = run(sh(script), stderr=procreactor.STDOUT)
+    assert result.stdout == bytes(6_000_000)
+
+
+def test_uncaptured_standard_error_goes_where_this_processs_output_goes() -> None:
+    assert alone(uncaptured) == ["captured 0", ALL_MIXED]
+
+
+def uncaptured() -> list[str]:
+    read_fd, write_fd = os.pipe()
+    stdout = os.dup(1)
+    os.dup2(write_fd, 1)
+    result = run(sh(MIXED), capture=False, stderr=procreactor.STDOUT)
+    os.dup2(stdout, 1)
+    for fd in (stdout, write_fd):
+        os.close(fd)
+    with open(read_fd) as file:
+        return [f"captured {len(result.stdout)}", file.read()]
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+def test_only_standard_error_may_be_as_another(stream: str) -> None:
+    with pytest.raises(ValueError, match=f"{stream} must be from 0"):
+        run(["true"], **{stream: procreactor.STDOUT})  # type: ignore[arg-type]

@@ -199,7 +199,7 @@ static void check_success(const struct scene *scene)
     if (result->pidfd >= 0)
         CHECK_INT(fcntl(result->pidfd, F_GETFD), FD_CLOEXEC);
     for (uint32_t i = 0; i < scene->request.fd_count; i++) {
-        if (scene->sources[i] >= 0) {
+        if (scene->sources[i] >= 0 || scene->sources[i] == PR_AS_STDOUT) {
             CHECK_INT(scene->ours[i], -1);
             continue;
         }
@@ -394,7 +394,7 @@ void scene_check_watched(const struct scene *scene)
     int wanted = 0;
     list_watched(scene->request.epoll_fd, &watched);
     for (uint32_t i = 0; i < scene->request.fd_count; i++) {
-        if (scene->sources[i] >= 0)
+        if (scene->sources[i] >= 0 || scene->sources[i] == PR_AS_STDOUT)
             continue;
         check_watched_fd(&watched, scene->ours[i], scene->sources[i] == PR_WE_READ ? EPOLLIN : 0);
         wanted++;

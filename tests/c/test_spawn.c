@@ -67,6 +67,16 @@ TEST_IN_EVERY_MODE(a_child_reads_and_writes_its_pipes_and_exits_with_its_code)
     scene_must_exit(&scene, 7);
 }
 
+TEST_IN_EVERY_MODE(two_fds_may_be_one_pipe)
+{
+    scene_shell(&scene, mode, "echo one; echo two >&2; echo three; exec >&-; echo four >&2");
+    int errors = scene_map(&scene, 2, PR_AS_STDOUT);
+    scene_start(&scene);
+    CHECK_INT(scene.ours[errors], -1);
+    CHECK_TEXT(scene_read(&scene, 0), "one\ntwo\nthree\nfour\n");
+    scene_must_exit(&scene, 0);
+}
+
 TEST_IN_EVERY_MODE(the_end_of_a_pipe_is_seen_while_the_child_lives_on)
 {
     scene_shell(&scene, mode, "exec >&-; read word");

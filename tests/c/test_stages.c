@@ -104,7 +104,18 @@ TEST(a_negative_child_fd_is_refused)
 TEST(a_source_that_is_neither_fd_nor_pipe_is_refused)
 {
     begin(NULL);
-    scene_map(&scene, 0, -3);
+    scene_map(&scene, 0, -4);
+    must_fail(PR_STAGE_REQUEST, EINVAL, -1);
+}
+
+TEST(a_row_that_is_to_be_as_stdout_before_there_is_one_is_refused)
+{
+    scene_begin(&scene, NULL, "/bin/true");
+    scene_map(&scene, 2, PR_AS_STDOUT);
+    scene_map(&scene, 1, PR_WE_READ);
+    must_fail(PR_STAGE_REQUEST, EINVAL, -1);
+    scene_begin(&scene, NULL, "/bin/true");
+    scene_map(&scene, 1, PR_AS_STDOUT);
     must_fail(PR_STAGE_REQUEST, EINVAL, -1);
 }
 

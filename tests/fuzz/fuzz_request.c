@@ -338,6 +338,8 @@ static int check_launcher(const struct pr_child *child)
 /* The fd that row i is to bring, as the parent knows it. */
 static int wanted_fd(uint32_t row)
 {
+    if (world.request->sources[row] == PR_AS_STDOUT)
+        return wanted_fd((uint32_t)row_of_stdout(world.request, row));
     if (world.request->sources[row] >= 0)
         return world.request->sources[row];
     struct world_fd *kept = find(world.ours[row]);
@@ -588,7 +590,9 @@ static bool is_clear(const struct pr_request *request)
     if (request->flags & PR_FLAG_IDENTITY && (request->uid == ~0U || request->gid == ~0U))
         return false;
     for (uint32_t i = 0; i < request->fd_count; i++) {
-        if (request->child_fds[i] < 0 || request->sources[i] < -2)
+        if (request->child_fds[i] < 0 || request->sources[i] < -3)
+            return false;
+        if (request->sources[i] == -3 && row_of_stdout(request, i) < 0)
             return false;
         for (uint32_t j = i + 1; j < request->fd_count; j++)
             if (request->child_fds[i] == request->child_fds[j])
@@ -627,7 +631,7 @@ static int *take_sources(uint32_t count)
     int *sources = malloc(count ? count * sizeof *sources : 1);
     for (uint32_t i = 0; i < count; i++) {
         uint8_t byte = take_byte(&world.bytes);
-        sources[i] = byte < 0x60 ? PR_WE_READ - (byte & 1)
+        sources[i] = byte == 0x5f ? PR_AS_STDOUT : byte < 0x60 ? PR_WE_READ - (byte & 1)
                      : byte < 0xf0 ? byte - 0x60 : (int)take_word(&world.bytes);
         while (is_slot(sources[i])) /* they are the core's, and the caller does not know them */
             sources[i]++;
@@ -693,7 +697,7 @@ static void check_watched(const struct pr_request *request, const struct pr_resu
 {
     bool watches = request->flags & PR_FLAG_WATCH;
     for (uint32_t i = 0; i < request->fd_count; i++) {
-        CHECK((world.ours[i] >= 0) == (request->sources[i] < 0));
+        CHECK((world.ours[i] >= 0) == (request->sources[i] == -1 || request->sources[i] == -2));
         if (world.ours[i] < 0)
             continue;
         struct world_fd *kept = find(world.ours[i]);

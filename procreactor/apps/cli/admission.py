@@ -18,8 +18,6 @@ Decisions:
 Sources: proc_loadavg(5), proc_meminfo(5), parallel(1).
 """
 
-from __future__ import annotations
-
 import os
 from typing import NamedTuple
 

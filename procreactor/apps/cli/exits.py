@@ -25,8 +25,6 @@ xargs (findutils 4.9), xargs(1):
     1        another error
 """
 
-from __future__ import annotations
-
 import errno
 from typing import Final, NamedTuple
 

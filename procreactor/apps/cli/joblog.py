@@ -29,26 +29,20 @@ from itertools import chain
 from typing import BinaryIO
 
 from procreactor.apps.cli.recordfile import RecordFile
+from procreactor.apps.cli.records import JobLogError
 
 __all__ = [
     "HEADER",
-    "LOCAL_HOST",
     "JobLog",
-    "JobLogError",
     "ResumeState",
     "format_line",
     "read_log",
 ]
 
 HEADER = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
-LOCAL_HOST = ":"
 
 _LINE = rb"(\d{1,18})\t[^\t]+(?:\t *-?[\d.]+){2}(?:\t *-?\d+){2}\t *(-?\d+)\t *(-?\d+)\t([^\n]*)\n"
 _ZERO = rb"-?0+"
-
-
-class JobLogError(ValueError):
-    """A log that is none: the message names the file, the line and what was expected there."""
 
 
 def format_line(

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from procreactor.apps.cli.inputs import Inputs
-from procreactor.apps.cli.joblog import ResumeState
 from procreactor.apps.cli.options import Options
 from procreactor.apps.cli.records import JobName, ResultSink, Sink
 from procreactor.apps.cli.shellwords import join, split
 from procreactor.apps.cli.template import Template, TextTemplate
 from procreactor.apps.commands import Command
 from procreactor.model import END, WOULD_BLOCK
+
+if TYPE_CHECKING:
+    from procreactor.apps.cli.joblog import ResumeState
 
 __all__ = ["Job", "JobSource"]
 

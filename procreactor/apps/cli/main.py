@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from procreactor.apps.cli.exits import OTHER_ERROR
 from procreactor.apps.cli.inputs import InputError
-from procreactor.apps.cli.joblog import JobLogError
 from procreactor.apps.cli.jobs import JobSource
 from procreactor.apps.cli.options import OptionError, Options, parse
+from procreactor.apps.cli.records import JobLogError
 from procreactor.apps.cli.session import Session
 
 __all__ = ["run"]

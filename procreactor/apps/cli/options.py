@@ -13,15 +13,13 @@
 * No environment variable and no file changes what a command line means.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from procreactor.apps.cli.plan import STANDARD_INPUT, InputPlan, Source
-from procreactor.apps.cli.table import BY_NAME, Option
+from procreactor.apps.cli.table import BY_NAME, NOT_OFFERED, Option
 from procreactor.apps.cli.values import DEFAULT_JOBS, DEFAULT_TERMSEQ, Jobs, Load, Step, Timeout
 from procreactor.apps.halt import NEVER, Halt
 
@@ -102,6 +100,7 @@ def parse(arguments: Sequence[str]) -> Options:
     separators = _separators(found)
     command, groups = _split(rest, separators)
     _refuse_contradictions(found)
+    _refuse_perl(command, found.get("marker", b"{}"))
     sources = _sources(found.pop("arg_files", []), groups, separators)
     plan = _input_plan(found, sources)
     _finish(found)
@@ -179,6 +178,8 @@ def _set(found: dict[str, Any], option: Option, name: str, text: str | None) -> 
 
 def _find(name: str) -> Option:
     option = BY_NAME.get(name)
+    if name in NOT_OFFERED:
+        raise OptionError(f"{name} of {NOT_OFFERED[name]} is not offered; --help lists what is")
     if option is None:
         raise OptionError(f"unknown option {_shown(name)}{_hint(name)}; --help lists them")
     return option
@@ -298,10 +299,21 @@ def _refuse_contradictions(found: dict[str, Any]) -> None:
             "xargs_exit" in found and found.get("halt", NEVER) != NEVER,
             "--xargs-exit and --halt both say when to stop, and with which status",
         ),
+        (
+            found.pop("quote", False) and found.get("shell", False),
+            "-q is for a command that no shell reads, and --shell for one that a shell does",
+        ),
         (resume and not logged, f"--{resume} needs --joblog, to know what has been done"),
     ):
         if is_wrong:
             raise OptionError(message)
+
+
+def _refuse_perl(command: Sequence[str], marker: bytes) -> None:
+    """What would be replaced elsewhere had better not be run as it stands."""
+    _, _, rest = " ".join(command).partition("{=")
+    if marker == b"{}" and "=}" in rest:
+        raise OptionError("{= =} of GNU parallel is not offered; with another -I it is left alone")
 
 
 def _finish(found: dict[str, Any]) -> None:

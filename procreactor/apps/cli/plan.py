@@ -1,7 +1,5 @@
 """Pure: what is read, and how it becomes records, as data; `inputs` does it."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import NamedTuple

@@ -1,13 +1,19 @@
 """What the command keeps of its jobs: their names, how they ended, and who stores what they wrote.
 
-The vocabulary alone: how --results stores it is results.py, which most runs never load.
+The vocabulary alone: how --results and --joblog store it, results.py and joblog.py know, which
+most runs never load.
 """
-
-from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-__all__ = ["JobName", "JobRecord", "ResultSink", "Sink"]
+__all__ = ["LOCAL_HOST", "JobLogError", "JobName", "JobRecord", "ResultSink", "Sink"]
+
+LOCAL_HOST = ":"
+"""What logs and records call this machine."""
+
+
+class JobLogError(ValueError):
+    """A log that is none: the message names the file, the line and what was expected there."""
 
 
 class JobName(NamedTuple):

@@ -35,17 +35,16 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procreactor.apps.cli import exits
 from procreactor.apps.cli.admission import AdmissionPolicy, read_load, read_memory
 from procreactor.apps.cli.inputs import InputError
-from procreactor.apps.cli.joblog import LOCAL_HOST, JobLog, JobLogError, read_log
 from procreactor.apps.cli.jobs import Job, JobSource
 from procreactor.apps.cli.options import Options
 from procreactor.apps.cli.output import OutputClosed, OutputWriter, StreamSink
 from procreactor.apps.cli.progress import ProgressState
-from procreactor.apps.cli.records import JobRecord, ResultSink, Sink
+from procreactor.apps.cli.records import LOCAL_HOST, JobLogError, JobRecord, ResultSink, Sink
 from procreactor.apps.cli.stats import RunningMedian, timeout_s
 from procreactor.apps.cli.views import ViewKind, open_view
 from procreactor.apps.commands import Command
@@ -55,6 +54,9 @@ from procreactor.apps.planning import Planner
 from procreactor.model import ExitStatus
 from procreactor.streams.collect import Collector
 from procreactor.transport.trees import Forest
+
+if TYPE_CHECKING:
+    from procreactor.apps.cli.joblog import JobLog, ResumeState
 
 __all__ = ["Session"]
 
@@ -97,14 +99,11 @@ class Session:
     def run(self) -> int:
         """Run all jobs, and return the exit status; OSError, InputError and JobLogError before."""
         options = self._options
-        append = options.joblog_is_added_to or bool(options.resume)
         self._results: ResultSink | None = None
         self._log: JobLog | None = None
         logged = None
         if options.joblog is not None:
-            path = os.fsdecode(options.joblog)
-            logged = read_log(path) if options.resume else None
-            self._log = JobLog(path, append=append)
+            logged, self._log = _open_log(options.joblog, options)
         if options.results is not None:
             self._results = _open_results(options.results, options)
         self._source = JobSource(options, logged, self._results, self._wake_when_readable)
@@ -478,15 +477,13 @@ class Session:
         return exits.status(self._options.halt, failed=self._failed, started=self._done)
 
     def _print_unwritten(self) -> None:
+        if self._log is not None:
+            try:
+                self._log.retry()  # there may be room by now
+            except OSError:
+                pass
         for what, file in (("--joblog", self._log), ("--results", self._results)):
-            if file is None:
-                continue
-            if isinstance(file, JobLog):
-                try:
-                    file.retry()  # there may be room by now
-                except OSError:
-                    pass
-            for record in file.unwritten:
+            for record in file.unwritten if file is not None else ():
                 _write_error(b"procreactor: not in %s:\n" % what.encode() + record)
 
     def _close(self) -> None:
@@ -545,6 +542,15 @@ def _write_error(data: bytes) -> None:
             data = data[os.write(2, data) :]
     except OSError:
         pass  # there is nowhere to say it
+
+
+def _open_log(path: bytes, options: Options) -> tuple[ResumeState | None, JobLog]:
+    """What it says already, if that is wanted, and the log to write to."""
+    from procreactor.apps.cli.joblog import JobLog, read_log
+
+    name = os.fsdecode(path)
+    logged = read_log(name) if options.resume else None
+    return logged, JobLog(name, append=options.joblog_is_added_to or bool(options.resume))
 
 
 def _open_results(path: bytes, options: Options) -> ResultSink:

@@ -15,24 +15,24 @@ from collections.abc import Iterable
 
 __all__ = ["join", "quote", "split"]
 
-_PLAIN = re.compile(rb"[-_.+a-zA-Z0-9/]+")
+# Compiled where they are used: most runs print no command, and to compile the two takes as long as
+# a dozen small modules take to import.
+
+_PLAIN = rb"[-_.+a-zA-Z0-9/]+"
 """What GNU parallel leaves as it is (shell_quote_scalar_default, 20221122)."""
 
-_PIECE = re.compile(
-    rb"""
+_PIECE = rb"""(?x)
       (?P<plain>   [-_.+a-zA-Z0-9/,:@%^=\x80-\xff]+ )
     | '(?P<single> [^']* )'
     | "(?P<double> [^"\\$`]* )"
     | \\(?P<escaped> [^\n] )
     | (?P<space>   [ \t]+ )
-    """,
-    re.VERBOSE,
-)
+    """
 
 
 def quote(word: bytes) -> bytes:
     """Return the text that a shell reads as *word*."""
-    if _PLAIN.fullmatch(word):
+    if re.fullmatch(_PLAIN, word):
         return word
     if not word:
         return b"''"
@@ -50,8 +50,9 @@ def split(text: bytes) -> list[bytes] | None:
     words: list[bytes] = []
     word: bytes | None = None
     at = 0
+    match = re.compile(_PIECE).match
     while at < len(text):
-        piece = _PIECE.match(text, at)
+        piece = match(text, at)
         if piece is None or (not words and _assigns(piece)):
             return None
         at = piece.end()

@@ -3,8 +3,6 @@
 Parser, help, man page and completions are all made of this table.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +10,7 @@ from typing import Any, NamedTuple
 from procreactor.apps import halt
 from procreactor.apps.cli import values
 
-__all__ = ["BY_NAME", "GROUPS", "OPTIONS", "Option"]
+__all__ = ["BY_NAME", "GROUPS", "NOT_OFFERED", "OPTIONS", "Option"]
 
 
 class Option(NamedTuple):
@@ -267,6 +265,14 @@ OPTIONS = (
     ),
     _flag("--no-shell", "shell", False, JOBS, "Execute the command directly: the default"),
     _flag(
+        "-q --quote",
+        "quote",
+        True,
+        JOBS,
+        "Nothing: it is there for those who type it. No shell reads the command, so nothing in it"
+        " needs quotes",
+    ),
+    _flag(
         "--dry-run", "dry_run", True, JOBS, "Print the commands, quoted for a shell, and run none"
     ),
     _flag(
@@ -417,5 +423,14 @@ OPTIONS = (
         SHELLS,
     ),
 )
+
+NOT_OFFERED = {
+    **dict.fromkeys(["-i", "-l", "-o", "-p", "-s", "-x"], "xargs"),
+    **dict.fromkeys(
+        ["-S", "-X", "-m", "--env", "--files", "--header", "--pipe", "--plus", "--rpl"],
+        "GNU parallel",
+    ),
+}
+"""Whose options those are that one may know and that are not here. So says the page in docs/."""
 
 BY_NAME = {name: option for option in OPTIONS for name in option.names}

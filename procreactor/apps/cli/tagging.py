@@ -16,7 +16,7 @@ import re
 
 __all__ = ["Tagger", "end_of_lines"]
 
-_LINE_END = re.compile(rb"\r(?!\n)|\n")
+_LINE_END = rb"\r(?!\n)|\n"
 
 
 def end_of_lines(data: bytes) -> int:
@@ -52,4 +52,4 @@ class Tagger:
 
     def _tag_each(self, data: bytes) -> bytes:
         tag, last = self._tag, len(data)
-        return _LINE_END.sub(lambda end: end[0] + tag if end.end() < last else end[0], data)
+        return re.sub(_LINE_END, lambda end: end[0] + tag if end.end() < last else end[0], data)

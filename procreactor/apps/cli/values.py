@@ -4,8 +4,6 @@ Each function takes what the user wrote and returns what it means. ValueError sa
 there, as the end of the sentence "-j 0x: expected ...".
 """
 
-from __future__ import annotations
-
 import re
 import signal
 from typing import Final, NamedTuple

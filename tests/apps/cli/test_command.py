@@ -15,13 +15,11 @@ import signal
 import socket
 import subprocess
 import termios
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from command_line import RUN, environment, log_of, running
+from command_line import RUN, environment, log_of, ran, ran_with, running
 from gnu_parallel import needs_parallel
 from held import wait_for
 from support import DEADLINE_S, PYTHON
@@ -87,6 +85,7 @@ CASES: list[tuple[str, bytes]] = [
     ("-k echo", LINES),
     ("echo", LINES),
     ("-k echo x{}y", LINES),
+    ("-q -k printf '%s ' '$HOME' '*' {}", LINES),
     ("echo", b""),
     ("-r echo", b""),
     ("-r -k echo", b"a\n\n  \nb\n"),
@@ -347,14 +346,6 @@ def test_what_xargs_does_where_we_differ(
 # --- Bad days -------------------------------------------------------------------------------------
 
 
-def wait_until(holds: Callable[[], object]) -> None:
-    """Return once *holds*."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        os.sched_yield()
-
-
 def test_a_reader_who_goes_away_ends_it_quietly(tmp_path: Path) -> None:
     with running(tmp_path, "-j2", "-k", "echo", ":::", *map(str, range(5000))) as process:
         assert process.stdout is not None
@@ -385,7 +376,7 @@ def test_interrupts_end_whole_trees(script: str, times: int, tmp_path: Path) -> 
             process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_S) == -signal.SIGINT
         assert b"Traceback" not in process.stderr.read()
-    wait_until(lambda: not Path(f"/proc/{inner}").exists())
+    wait_for(lambda: not Path(f"/proc/{inner}").exists())
     assert log_of(tmp_path / "log") == []  # so that --resume runs it again
 
 
@@ -419,13 +410,8 @@ def test_progress_is_for_a_terminal(tmp_path: Path) -> None:
 def test_a_hangup_that_was_ignored_when_we_came_stays_ignored(tmp_path: Path) -> None:
     """As under nohup(1), and for the interrupts of a shell's job in the background."""
     command = f"{PYTHON} -m procreactor run --shell 'kill -HUP $PPID; echo {{}}' ::: done"
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f"trap '' HUP; exec {command}"],
-        capture_output=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"done\n", b"")
+    done = ran(tmp_path, f"trap '' HUP; exec {command}", command=["/bin/sh", "-c"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
 
 
 def test_a_job_that_never_stops_writing_does_not_keep_the_others_from_their_ends(
@@ -433,93 +419,45 @@ def test_a_job_that_never_stops_writing_does_not_keep_the_others_from_their_ends
 ) -> None:
     """They may wait while it writes, and not for ever."""
     jobs = ["exec yes", "head -c 3000000 /dev/zero; exit 3"]
-    done = subprocess.run(
-        [*RUN, "-k", "-j2", "--halt", "now,fail=1", "sh", "-c", "{}", ":::", *jobs],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    assert done.returncode == 3
+    words = ["-k", "-j2", "--halt", "now,fail=1", "sh", "-c", "{}", ":::", *jobs]
+    assert ran(tmp_path, *words, stdout=subprocess.DEVNULL).returncode == 3
 
 
 def test_much_output_in_order_comes_whole_with_what_was_said_between(tmp_path: Path) -> None:
     """Enough that pipes are grown, and pages are moved from one to the other."""
     script = "seq $0 1000000; echo $0 >&2; seq $0 1000000"
-    done = subprocess.run(
-        [*RUN, "-k", "-j3", "sh", "-c", script, ":::", "1", "300000", "999999"],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=DEADLINE_S,
-        check=True,
-    )
-    assert done.stderr == b"1\n300000\n999999\n"
+    done = ran(tmp_path, "-k", "-j3", "sh", "-c", script, ":::", "1", "300000", "999999")
+    assert (done.returncode, done.stderr) == (0, b"1\n300000\n999999\n")
     lines = (range(first, 1_000_001) for first in (1, 1, 300_000, 300_000, 999_999, 999_999))
     assert done.stdout == b"".join(b"%d\n" % number for part in lines for number in part)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_standard_streams_may_be_closed(tmp_path: Path, closed: str) -> None:
-    words = shlex.join([*RUN, "sh", "-c", "echo $0 >>ran", ":::", "a", "b"])
-    subprocess.run(
-        ["sh", "-c", f"{words} {closed}"],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        timeout=DEADLINE_S,
-        check=True,
-    )
+    done = ran_with(closed, tmp_path, "sh", "-c", "echo $0 >>ran", ":::", "a", "b")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert sorted((tmp_path / "ran").read_text().split()) == ["a", "b"]
 
 
 def test_what_cannot_be_printed_is_not_logged_as_done(tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [*RUN, "-j1", "--joblog", "log", "echo", ":::", "a", "b", "c"],
-            cwd=tmp_path,
-            env=environment(tmp_path),
-            stdin=subprocess.DEVNULL,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+        words = ["-j1", "--joblog", "log", "echo", ":::", "a", "b", "c"]
+        done = ran(tmp_path, *words, stdout=full)
     assert done.returncode == 255
     assert b"standard output" in done.stderr
     assert len((tmp_path / "log").read_text().splitlines()) == 1, "the heading"
 
 
 def test_a_closed_standard_output_is_not_taken_by_the_log(tmp_path: Path) -> None:
-    words = shlex.join([*RUN, "--joblog", "log", "echo", ":::", "a"])
-    done = subprocess.run(
-        ["sh", "-c", f"{words} >&-"],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    done = ran_with(">&-", tmp_path, "--joblog", "log", "echo", ":::", "a")
     assert done.returncode == 255
     assert b"standard output" in done.stderr
     assert "a" not in (tmp_path / "log").read_text().splitlines()
 
 
 def test_without_standard_error_all_is_run_that_would_be_announced(tmp_path: Path) -> None:
-    words = shlex.join([*RUN, "-u", "-t", "touch", ":::", "a", "b"])
-    subprocess.run(
-        ["sh", "-c", f"{words} 2>&-"],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        timeout=DEADLINE_S,
-        check=True,
-    )
+    done = ran_with("2>&-", tmp_path, "-u", "-t", "touch", ":::", "a", "b")
+    assert done.returncode == 0
     assert {"a", "b"} <= set(os.listdir(tmp_path))
 
 
@@ -528,15 +466,8 @@ def test_a_place_for_results_that_cannot_be_made_is_named_and_its_job_not_logged
 ) -> None:
     (tmp_path / "out" / "1").mkdir(parents=True)
     (tmp_path / "out" / "1" / "b").touch()
-    done = subprocess.run(
-        [*RUN, "-j1", "--joblog", "log", "--results", "out/", "echo", ":::", "a", "b", "c"],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    words = ["-j1", "--joblog", "log", "--results", "out/", "echo", ":::", "a", "b", "c"]
+    done = ran(tmp_path, *words)
     assert done.returncode == 255
     assert b"out/1/b" in done.stderr
     assert b"Traceback" not in done.stderr
@@ -591,12 +522,12 @@ def test_a_signal_stops_what_runs_although_nobody_reads(
         tmp_path, "-j2", *words, "sh", "-c", script, ":::", *"12"[:jobs], stdout=theirs
     ) as process:  # fmt: skip
         theirs.close()
-        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         full_bytes = 61440 if kind == "pipe" else 16384
-        wait_until(lambda: waits_for_room(process.pid, ours.fileno(), full_bytes))
+        wait_for(lambda: waits_for_room(process.pid, ours.fileno(), full_bytes))
         pid = int((tmp_path / "pid").read_text())
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        wait_for(lambda: not Path(f"/proc/{pid}").exists())
         assert process.poll() is None
         with open(ours.fileno(), "rb", closefd=False) as file:
             lines = file.read().splitlines()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from alone import alone
-from command_line import RUN, environment, log_of, running
+from command_line import log_of, ran, running
 from fulldisk import fill, small_disk
 from mounts import needs_mounts
 from support import DEADLINE_S
@@ -21,15 +21,7 @@ JOBS = 200
 
 def run(*words: str, jobs: int = JOBS) -> subprocess.CompletedProcess[bytes]:
     """Our command, two at a time, for the numbers from 1000 on, each of which is an item."""
-    items = map(str, range(1000, 1000 + jobs))
-    return subprocess.run(
-        [*RUN, "-j2", *words, ":::", *items],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=DEADLINE_S,
-        env=environment(Path("/tmp")),
-    )
+    return ran(Path("/tmp"), "-j2", *words, ":::", *map(str, range(1000, 1000 + jobs)))
 
 
 def test_a_full_disk_under_the_log_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from procreactor.apps.cli.options import OptionError, Options, parse
 from procreactor.apps.cli.plan import InputPlan, Source
-from procreactor.apps.cli.table import BY_NAME, GROUPS, OPTIONS
+from procreactor.apps.cli.table import BY_NAME, GROUPS, NOT_OFFERED, OPTIONS
 from procreactor.apps.cli.values import DEFAULT_TERMSEQ, Jobs, Load, Step, Timeout
 from procreactor.apps.halt import parse_halt
 
@@ -177,6 +177,10 @@ WRONG = [
     ("--timout=5 c", "unknown option --timout, did you mean --timeout?"),
     ("--wibblewobble c", "unknown option --wibblewobble; --help"),
     ("-y c", "unknown option -y; --help"),
+    ("--pipe c", "--pipe of GNU parallel is not offered; --help"),
+    ("-kp c", "-p of xargs is not offered; --help"),
+    ("c x{= $_=lc =}", "{= =} of GNU parallel is not offered"),
+    ("-q --shell c", "-q is for a command that no shell reads"),
     ("-ky c", "unknown option -y;"),
     ("-j", "-j: expected N after it, and there is nothing"),
     ("--halt", "--halt: expected WHEN,WHY=N after it"),
@@ -248,7 +252,21 @@ def test_each_field_of_the_options_is_set_by_an_option() -> None:
     known = {name for kind in (Options, InputPlan) for name in kind._fields} - made
     set_otherwise = {"sources", "batch", "continue_lines"}
     put_together = {"arg_files", "max_args", "max_lines", "item_separator", "file_separator"}
+    put_together.add("quote")  # which means nothing
     assert {option.field for option in OPTIONS} - put_together == known - set_otherwise
+
+
+def test_no_option_is_both_offered_and_not() -> None:
+    assert set(BY_NAME) & set(NOT_OFFERED) == set()
+
+
+@pytest.mark.parametrize("line", ["-q c a", "--quote c a", "-kq c a"])
+def test_a_command_need_not_be_quoted_and_may(line: str) -> None:
+    assert read(line)._replace(keep_order=False) == read("c a")
+
+
+def test_what_looks_like_perl_may_be_said_with_another_marker() -> None:
+    assert parse(["-I", ",,", "c", "{= =}"]).command == (b"c", b"{= =}")
 
 
 def test_the_default_sequence_of_signals_is_what_the_help_says() -> None:
