@@ -19,6 +19,8 @@
 #include <stddef.h>
 #include <sys/ioctl.h>
 
+#include "ladder.h"
+
 #define CHILD static __attribute__((no_sanitize("address", "undefined", "thread")))
 
 CHILD __attribute__((noreturn)) void child_fail(struct pr_child *child, struct pr_report report)
@@ -51,15 +53,39 @@ CHILD void child_unshare_fds(struct pr_child *child)
         child_fail_at(child, PR_STAGE_UNSHARE, result, -1);
 }
 
+/* A stop that a terminal sends (Ctrl-Z), between the opening of the mask and the exec, would stop the child
+ * and leave the parent waiting for it, which cannot stop meanwhile: whoever typed it would wait for ever,
+ * too.  So a child that shares our memory gives up, and is made anew when the parent goes on (spawn.c):
+ * as if the key had come a moment before the start.  An exec sets what is caught to default. */
+CHILD __attribute__((noreturn)) void child_give_up(int number)
+{
+    (void)number;
+    child_fail_at(pr_stack_top(__builtin_frame_address(0))->argument, PR_STAGE_STOPPED, -EINTR, -1);
+}
+
+/* The handler never returns, but x86-64 asks for where it would return to. */
+#ifndef SA_RESTORER
+#define SA_RESTORER 0x04000000
+#endif
+
 /* Python ignores SIGPIPE and SIGXFSZ, nohup ignores SIGHUP, and an ignored signal stays ignored over
  * exec (CLONE_CLEAR_SIGHAND only clears handlers).  To set every signal to default costs less than to
  * ask which need it, and yet a tenth of a spawn; so a caller that knows may say. */
 CHILD void child_reset_signals(struct pr_child *child)
 {
-    struct pr_kernel_sigaction standard = {.handler = SIG_DFL};
-    for (int number = 1; number <= 64; number++)
-        if (child->reset_signals >> (number - 1) & 1 && number != SIGKILL && number != SIGSTOP)
+    const struct pr_kernel_sigaction standard = {.handler = SIG_DFL};
+    const struct pr_kernel_sigaction caught = {
+        .handler = child_give_up,
+        .flags = SA_RESTORER,
+        .restorer = (void (*)(void))child_give_up,
+        .mask = ~UINT64_C(0),
+    };
+    for (int number = 1; number <= 64; number++) {
+        if (child->caught_signals >> (number - 1) & 1)
+            sys_rt_sigaction(number, &caught, 0);
+        else if (child->reset_signals >> (number - 1) & 1 && number != SIGKILL && number != SIGSTOP)
             sys_rt_sigaction(number, &standard, 0);
+    }
 }
 
 /* Where CLONE_INTO_CGROUP is missing: "0" in cgroup.procs means the writer. */
@@ -226,6 +252,22 @@ CHILD void child_set_limits(struct pr_child *child)
     }
 }
 
+/* Tells who asks (F_GETLK) that this process still has the report pipe.  Such a lock is of one fd table, and
+ * not of its copies: the kernel takes it back at our exec or exit, whoever else holds the pipe.  Any close
+ * of the pipe here takes it back as well, so all other fds are closed by now.  Without it (ENOLCK) the
+ * parent has to wait for the end of the pipe. */
+CHILD void child_lock_pipe(struct pr_child *child)
+{
+    const struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    const struct pr_report locked = {.stage = PR_STAGE_NONE, .index = -1};
+    if (child->pipe_target < 0 || sys_fcntl(child->pipe_target, F_SETLK, (long)&whole) < 0)
+        return;
+    if (child->report_fd < 0)
+        child->is_locked = 1;
+    else
+        sys_write(child->report_fd, &locked, sizeof locked);
+}
+
 CHILD __attribute__((noreturn)) void child_become_launcher(struct pr_child *child)
 {
     long result = sys_execve(child->request->launcher, child->launcher_argv, child->env);
@@ -256,6 +298,7 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) void pr_child_run
     child_close_others(child);
     child_change_directory(child);
     child_set_limits(child);
+    child_lock_pipe(child);
     if (child->launcher_argv)
         child_become_launcher(child);
     child_become_program(child);

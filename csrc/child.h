@@ -20,9 +20,13 @@ struct pr_child {
     int enter_cgroup;               /* by hand, where clone3 could not */
     int may_close_range;
     uint64_t reset_signals;         /* bit n-1: set signal n to default */
+    uint64_t caught_signals;        /* bit n-1: give up at signal n; only on a stack of ladder.h */
     int report_row;                 /* fork only: the row of the report pipe; else -1 */
     int report_fd;                  /* where that pipe is now; -1: `report` is in shared memory */
+    int pipe_target;                /* fork and launcher: where it will be at last; else -1 */
     struct pr_become become;
+    uint32_t lent;                  /* until the kernel clears it, where the parent is awake */
+    volatile int is_locked;         /* as child_lock_pipe has left it */
     volatile struct pr_report report;
 };
 

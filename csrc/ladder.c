@@ -22,7 +22,7 @@
 #include "procreactor.h"
 #include "sys.h"
 
-enum { STACK_SIZE = 32768, GUARD_SIZE = 65536, CACHED_STACKS = 8 };
+enum { GUARD_SIZE = 65536, MAPPING_SIZE = GUARD_SIZE + 2 * PR_STACK_SIZE, CACHED_STACKS = 8 };
 #define PROBED 0x80000000U
 
 static atomic_uint known;    /* PROBED | features */
@@ -75,8 +75,8 @@ uint64_t pr_ignored_signals(void)
 /* --- stacks ----------------------------------------------------------------------------------
  *
  * mmap and munmap per spawn would take the memory map's write lock and eight page faults.  A few
- * stacks are kept, taken and given back by one atomic exchange.  The guard is as large as the largest
- * page size of the supported machines, so that it is whole pages everywhere. */
+ * stacks are kept, taken and given back by one atomic exchange.  The guard is at least as large as the
+ * largest page size of the supported machines, so that it is whole pages everywhere. */
 
 static _Atomic(void *) cached_stacks[CACHED_STACKS];
 
@@ -87,14 +87,17 @@ void *pr_stack_take(void)
         if (stack)
             return stack;
     }
-    long mapped = sys_mmap(GUARD_SIZE + STACK_SIZE);
+    long mapped = sys_mmap(MAPPING_SIZE);
     if (mapped < 0 && mapped > -4096)
         return NULL;
-    if (sys_mprotect((void *)mapped, GUARD_SIZE, PROT_NONE) < 0) {
-        sys_munmap((void *)mapped, GUARD_SIZE + STACK_SIZE);
+    uintptr_t mapping = (uintptr_t)mapped;
+    uintptr_t stack = (mapping + GUARD_SIZE + PR_STACK_SIZE - 1) & ~(uintptr_t)(PR_STACK_SIZE - 1);
+    if (sys_mprotect((void *)mapping, stack - mapping, PROT_NONE) < 0) {
+        sys_munmap((void *)mapping, MAPPING_SIZE);
         return NULL;
     }
-    return (char *)mapped + GUARD_SIZE;
+    pr_stack_top((void *)stack)->mapping = (void *)mapping;
+    return (void *)stack;
 }
 
 void pr_stack_release(void *stack)
@@ -104,7 +107,7 @@ void pr_stack_release(void *stack)
         if (atomic_compare_exchange_strong(&cached_stacks[i], &empty, stack))
             return;
     }
-    sys_munmap((char *)stack - GUARD_SIZE, GUARD_SIZE + STACK_SIZE);
+    sys_munmap(pr_stack_top(stack)->mapping, MAPPING_SIZE);
 }
 
 /* --- clone ----------------------------------------------------------------------------------- */
@@ -112,13 +115,14 @@ void pr_stack_release(void *stack)
 #if PR_HAVE_RAW_CLONE
 
 static long clone_new(uint32_t features, uint64_t flags, int exit_signal, int cgroup_fd, void *stack,
-                      void (*fn)(void *), void *argument, int *pidfd)
+                      void (*fn)(void *), void *argument, uint32_t *lent, int *pidfd)
 {
     struct pr_clone_args args = {
         .flags = flags | PR_CLONE_CLEAR_SIGHAND,
+        .child_tid = (uint64_t)(uintptr_t)lent,
         .exit_signal = (uint64_t)exit_signal,
         .stack = (uint64_t)(uintptr_t)stack,
-        .stack_size = STACK_SIZE,
+        .stack_size = PR_STACK_SIZE - sizeof(struct pr_stack_top),
     };
     size_t size = PR_CLONE_ARGS_V0;
     if (features & PR_FEATURE_PIDFD) {
@@ -132,37 +136,38 @@ static long clone_new(uint32_t features, uint64_t flags, int exit_signal, int cg
     }
     long refused = pr_twin(SYS_clone3);
     return refused ? refused
-                   : pr_raw_clone(SYS_clone3, (long)&args, (long)size, 0, fn, argument);
+                   : pr_raw_clone(SYS_clone3, (long)&args, (long)size, 0, 0, fn, argument);
 }
 
 static long clone_old(uint32_t features, uint64_t flags, int exit_signal, void *stack,
-                      void (*fn)(void *), void *argument, int *pidfd)
+                      void (*fn)(void *), void *argument, uint32_t *lent, int *pidfd)
 {
     if (features & PR_FEATURE_PIDFD)
         flags |= CLONE_PIDFD;
     long refused = pr_twin(SYS_clone);
     return refused ? refused
                    : pr_raw_clone(SYS_clone, (long)(flags | (uint64_t)exit_signal),
-                                  (long)((char *)stack + STACK_SIZE), (long)pidfd, fn, argument);
+                                  (long)pr_stack_top(stack), (long)pidfd, (long)lent, fn, argument);
 }
 
 long pr_ladder_clone(uint32_t features, uint64_t flags, int exit_signal, int cgroup_fd, void *stack,
-                     void (*fn)(void *), void *argument, int *pidfd)
+                     void (*fn)(void *), void *argument, uint32_t *lent, int *pidfd)
 {
-    flags |= CLONE_VM | CLONE_VFORK;
+    flags |= CLONE_VM | (lent ? CLONE_CHILD_CLEARTID : CLONE_VFORK);
+    pr_stack_top(stack)->argument = argument;
     *pidfd = -1;
     if (features & PR_FEATURE_CLONE3)
-        return clone_new(features, flags, exit_signal, cgroup_fd, stack, fn, argument, pidfd);
-    return clone_old(features, flags, exit_signal, stack, fn, argument, pidfd);
+        return clone_new(features, flags, exit_signal, cgroup_fd, stack, fn, argument, lent, pidfd);
+    return clone_old(features, flags, exit_signal, stack, fn, argument, lent, pidfd);
 }
 
 #else
 
 long pr_ladder_clone(uint32_t features, uint64_t flags, int exit_signal, int cgroup_fd, void *stack,
-                     void (*fn)(void *), void *argument, int *pidfd)
+                     void (*fn)(void *), void *argument, uint32_t *lent, int *pidfd)
 {
     (void)features, (void)flags, (void)exit_signal, (void)cgroup_fd, (void)stack, (void)fn;
-    (void)argument, *pidfd = -1;
+    (void)argument, (void)lent, *pidfd = -1;
     return -ENOSYS;
 }
 
@@ -242,7 +247,7 @@ static long probe_vfork(uint32_t *features, void *stack)
             .unshare = -ENOSYS,
         };
         int pidfd;
-        long pid = pr_ladder_clone(*features, 0, 0, -1, stack, probe_child, &probe, &pidfd);
+        long pid = pr_ladder_clone(*features, 0, 0, -1, stack, probe_child, &probe, NULL, &pidfd);
         if (pid >= 0) {
             *features = learn_from_probe(&probe, *features, pid, pidfd);
             return 0;

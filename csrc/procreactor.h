@@ -72,6 +72,7 @@ enum pr_stage {
     PR_STAGE_DEATH_SIGNAL, /* EINVAL; ESRCH: the parent died first */
     PR_STAGE_EXEC,         /* execve(2); index is the candidate that decided */
     PR_STAGE_STOPPED,      /* ECANCELED: stopped by a signal before it had become the program; killed */
+    PR_STAGE_FROZEN,       /* EBUSY: its cgroup, or one above, froze it before that; killed */
     PR_STAGE_WATCH,        /* ENOSPC: fs.epoll.max_user_watches; EBADF: no epoll fd; index as above */
     PR_STAGE_PTY_OPEN,     /* ENOENT: no devpts; EMFILE, ENOSPC (kernel.pty.max) */
     PR_STAGE_PTY_UNLOCK,
@@ -102,6 +103,7 @@ enum pr_flag {
     PR_FLAG_NO_NEW_PRIVS = 32,
     PR_FLAG_WATCH = 64,       /* epoll_fd */
     PR_FLAG_IGNORED = 128,    /* ignored_signals; without it the child resets all */
+    PR_FLAG_MAY_FREEZE = 256, /* others may freeze cgroup_fd: the start is not to wait for one who does */
 };
 
 /* `count` strings, each ended by NUL, one behind the other in `size` bytes. */
@@ -175,7 +177,10 @@ struct pr_exit {
  * for what it always tells (EPOLLERR: no reader left); after a failure it watches none of them.
  * Blocks for as long as the kernel needs to exec the file.  A child that changes identity may be
  * stopped by its new owner; it is not waited for (PR_STAGE_STOPPED).  One that does not change can
- * be stopped by those only who can as well stop the caller. */
+ * be stopped by those only who can as well stop the caller.  A stop that a terminal sends in the middle
+ * of a start is for the caller: the child is made anew when that goes on.
+ * Nor is a child waited for whose cgroup is frozen (PR_STAGE_FROZEN), if the request says that it may be,
+ * or has an identity. */
 int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours);
 
 /* Take an fd out of an epoll set (-1: it is in none) and close it.  Always the two together, in this order:

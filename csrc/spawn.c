@@ -17,10 +17,29 @@
  *   - After a reported failure the child is on its way to exit; waiting for it is short, and
  *     leaves no zombie.
  *   - vfork says by itself when the child has exec'ed.  A fork and the launcher say it by the end of
- *     their report pipe, which anybody holds open who forked in that moment, without exec: such a
- *     stranger (multiprocessing, say) is waited for.  All that fork while threads spawn have this price.
+ *     their report pipe, which anybody holds open who forked in that moment, without exec (os.fork in
+ *     another thread, multiprocessing).  So they hold a lock of the pipe as well, as long as the pipe
+ *     (fcntl(2), F_SETLK: a lock is its process's and not its copies'), and who waits asks for it now
+ *     and then.  A pthread_atfork handler that closes the pipe in the copy would know of libc's fork
+ *     only, and would need a list of pipes that a fork finds whole at any moment.
+ *
+ * Who can hold a child before its exec, and with it the parent:
+ *   - A new owner stops it (uid=).  It is no vfork child by then; it is looked at every 10 ms, and killed.
+ *   - Others freeze its cgroup.  A child that is born into a frozen group does not come to its first
+ *     instruction.  To look before is no use, they may freeze it right after; to move a child that
+ *     was started elsewhere costs more than a spawn, and it has then run outside.  So where others may
+ *     (PR_FLAG_MAY_FREEZE), the memory is not lent by vfork, whose wait nothing but the child ends, but
+ *     by CLONE_CHILD_CLEARTID and a futex, whose wait has an end: 3 us more (of 60 that a bare clone
+ *     and exec take, of 600 that /bin/true takes), and debuggers take it for a fork.  A group that is
+ *     the caller's alone goes by vfork: who freezes that may as well stop the caller.
+ *   - A terminal stops the process group (Ctrl-Z).  That is meant for the caller, who cannot take part in
+ *     it while vfork holds him.  Blocked or ignored, the signal would stay so in the program; so it is
+ *     caught until the exec, and the child gives up and is made again (child.c); a fork, and the
+ *     launcher, are seen to be stopped by it, killed, and made again.
+ *   - Any other stop of a vfork child comes from those who may as well stop the caller.
  */
 #include <errno.h>
+#include <linux/futex.h>
 #include <linux/securebits.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -34,7 +53,13 @@
 #include "spawn.h"
 #include "sys.h"
 
-enum { LAUNCHER_FIXED = 10, LAUNCHER_NUMBER_SIZE = 24, STOP_CHECK_MS = 10 };
+enum { LAUNCHER_FIXED = 10, LAUNCHER_NUMBER_SIZE = 24, LOOK_UP_NS = 10 * 1000000, DEEPEST = 64 };
+
+/* How often a child is made anew that a terminal's stop has met.  Its new owner may send those, too. */
+enum { MOST_STOPS = 8 };
+
+/* What terminals send. */
+#define STOPS (UINT64_C(1) << (SIGTSTP - 1) | UINT64_C(1) << (SIGTTIN - 1) | UINT64_C(1) << (SIGTTOU - 1))
 
 /* All memory of one spawn, in one allocation. */
 struct work {
@@ -60,12 +85,14 @@ struct avoided {
     bool clone_into_cgroup;
     bool launcher;
     bool pidfd; /* remembered as soon as a clone goes without it */
+    int stops;  /* not a step down: so many children have met one */
 };
 
 /* How one attempt goes about it. */
 struct way {
     bool shares_memory;
     bool shares_fds;
+    bool looks_up; /* from the wait for a child that shares memory */
     bool uses_launcher;
     bool enters_cgroup_by_hand;
     uint32_t features;
@@ -254,6 +281,7 @@ static struct way choose_way(const struct pr_request *request, const struct avoi
     way.uses_launcher = vfork && changes && request->launcher && !avoided->launcher
                         && way.features & PR_FEATURE_HELPER && keeps_its_rights_over_exec();
     way.shares_memory = vfork && (!changes || way.uses_launcher);
+    way.looks_up = way.shares_memory && request->flags & PR_FLAG_MAY_FREEZE;
     if (!way.shares_memory || avoided->clone_into_cgroup)
         way.features &= ~(uint32_t)PR_FEATURE_CLONE3;
     way.enters_cgroup_by_hand = request->cgroup_fd >= 0 && !(way.features & PR_FEATURE_CLONE3);
@@ -345,32 +373,7 @@ static void write_launcher_argv(struct work *work, const struct pr_become *becom
     *at = NULL;
 }
 
-/* --- clone ------------------------------------------------------------------------------------ */
-
-/* A copy of this process; the child runs on its copy of this very stack. */
-static long clone_copy(const struct way *way, struct pr_child *child, int *pidfd)
-{
-    unsigned long flags = SIGCHLD | (way->features & PR_FEATURE_PIDFD ? CLONE_PIDFD : 0);
-    *pidfd = -1;
-    long pid = sys_clone(flags, NULL, pidfd);
-    if (pid == 0)
-        pr_child_run(child);
-    return pid;
-}
-
-static long clone_child(struct work *work, const struct way *way, struct pr_child *child, int *pidfd)
-{
-    if (!way->shares_memory)
-        return clone_copy(way, child, pidfd);
-    void *stack = pr_stack_take();
-    if (!stack)
-        return -ENOMEM;
-    int cgroup_fd = way->enters_cgroup_by_hand ? -1 : work->request->cgroup_fd;
-    long pid = pr_ladder_clone(way->features, way->shares_fds ? CLONE_FILES : 0, SIGCHLD, cgroup_fd,
-                               stack, pr_child_run, child, pidfd);
-    pr_stack_release(stack);
-    return pid;
-}
+/* --- waiting for a child ---------------------------------------------------------------------- */
 
 /* By the pidfd where there is one: should other code have reaped the child, then its number may by
  * now belong to another child, one that another thread has just made. */
@@ -384,10 +387,12 @@ static long wait_for(long pid, int pidfd, siginfo_t *info, int options)
     return result;
 }
 
-static bool is_stopped(long pid, int pidfd)
+/* The signal, or 0. */
+static int stopped_by(long pid, int pidfd)
 {
     siginfo_t info = {0};
-    return wait_for(pid, pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
+    long result = wait_for(pid, pidfd, &info, WSTOPPED | WNOHANG | WNOWAIT);
+    return result == 0 && info.si_pid != 0 ? info.si_status : 0;
 }
 
 /* For a child that we may not kill (it has another uid, and we no CAP_KILL): until it has ended, or
@@ -398,7 +403,7 @@ static void wait_for_ungovernable(long pid, int pidfd)
         siginfo_t info = {0};
         long result = wait_for(pid, pidfd, &info, WEXITED | WNOHANG);
         if ((result == 0 && info.si_pid != 0) || (result < 0 && result != -EINTR)
-            || is_stopped(pid, pidfd))
+            || stopped_by(pid, pidfd))
             return;
         struct timespec pause = {0, 1000000};
         sys_nanosleep(&pause);
@@ -420,38 +425,159 @@ static void reap_failed_child(long pid, int pidfd, bool may_be_stopped)
         sys_close(pidfd);
 }
 
+/* --- held before exec ------------------------------------------------------------------------- */
+
+/* Whether a group, or one above it, is told to be frozen: a child there does not go on, or is about not
+ * to.  cgroup.events would say so later, and not at all while one process in it cannot be frozen. */
+static bool is_frozen(int group_fd)
+{
+    static const char name[] = "cgroup.freeze"; /* the root of all groups has none, and what is above it */
+    char path[3 * DEEPEST + sizeof name], *at = path + 3 * DEEPEST, answer = '0';
+    memcpy(at, name, sizeof name);
+    while (group_fd >= 0 && answer == '0') {
+        long fd = sys_openat(group_fd, at, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            break;
+        long size = sys_read((int)fd, &answer, 1);
+        sys_close((int)fd);
+        if (size != 1 || at == path)
+            break;
+        at -= 3;
+        memcpy(at, "../", 3);
+    }
+    return answer == '1';
+}
+
+/* Why a child does not go on, if others keep it from that.  EINTR: it is to be made again. */
+static struct pr_report what_holds(const struct work *work, long pid, int pidfd)
+{
+    int signal = stopped_by(pid, pidfd);
+    if (signal)
+        return (struct pr_report){
+            PR_STAGE_STOPPED, STOPS >> (signal - 1) & 1 ? EINTR : ECANCELED, -1};
+    if (is_frozen(work->request->cgroup_fd))
+        return (struct pr_report){PR_STAGE_FROZEN, EBUSY, -1};
+    return (struct pr_report){.index = -1};
+}
+
+/* As vfork waits, until the child has let go of our memory; but one that is held is killed, and that
+ * is its report.  One that may not be killed has to be waited for. */
+static void wait_for_memory(const struct work *work, struct pr_child *child, long pid, int pidfd)
+{
+    struct pr_report killed_for = {.index = -1};
+    while (__atomic_load_n(&child->lent, __ATOMIC_ACQUIRE)) {
+        const struct timespec tick = {0, LOOK_UP_NS}, pause = {0, 1000000};
+        long result = sys_futex(&child->lent, FUTEX_WAIT, 1, &tick);
+        if (result == 0 || result == -EAGAIN)
+            continue;
+        if (result != -ETIMEDOUT && result != -EINTR) /* a sandbox */
+            sys_nanosleep(&pause);
+        struct pr_report held = what_holds(work, pid, pidfd);
+        if (held.stage != PR_STAGE_NONE && __atomic_load_n(&child->lent, __ATOMIC_ACQUIRE)
+            && pr_signal(pidfd, (int)pid, SIGKILL) == 0)
+            killed_for = held;
+    }
+    if (killed_for.stage == PR_STAGE_NONE)
+        return;
+    child->report.error = killed_for.error;
+    child->report.stage = killed_for.stage;
+}
+
+/* --- clone ------------------------------------------------------------------------------------ */
+
+/* A copy of this process; the child runs on its copy of this very stack. */
+static long clone_copy(const struct way *way, struct pr_child *child, int *pidfd)
+{
+    unsigned long flags = SIGCHLD | (way->features & PR_FEATURE_PIDFD ? CLONE_PIDFD : 0);
+    *pidfd = -1;
+    long pid = sys_clone(flags, NULL, pidfd);
+    if (pid == 0)
+        pr_child_run(child);
+    return pid;
+}
+
+static long clone_child(struct work *work, const struct way *way, struct pr_child *child, int *pidfd)
+{
+    if (!way->shares_memory)
+        return clone_copy(way, child, pidfd);
+    void *stack = pr_stack_take();
+    if (!stack)
+        return -ENOMEM;
+    int cgroup_fd = way->enters_cgroup_by_hand ? -1 : work->request->cgroup_fd;
+    child->lent = 1;
+    long pid = pr_ladder_clone(way->features, way->shares_fds ? CLONE_FILES : 0, SIGCHLD, cgroup_fd,
+                               stack, pr_child_run, child, way->looks_up ? &child->lent : NULL, pidfd);
+    if (pid >= 0 && way->looks_up)
+        wait_for_memory(work, child, pid, *pidfd);
+    pr_stack_release(stack);
+    return pid;
+}
+
 /* --- the report ------------------------------------------------------------------------------- */
 
 /* A child that cannot be killed (it has another uid by now, and we no CAP_KILL) is left as it is, a
  * child that has started: waiting for its end would be waiting for its new owner. */
-static struct pr_report kill_for(int stage, int error, long pid, int pidfd)
+static struct pr_report kill_for(struct pr_report report, long pid, int pidfd)
 {
-    if (pr_signal(pidfd, (int)pid, SIGKILL) < 0)
-        return (struct pr_report){.index = -1};
-    return (struct pr_report){stage, error, -1};
+    return pr_signal(pidfd, (int)pid, SIGKILL) < 0 ? (struct pr_report){.index = -1} : report;
 }
 
-/* Wait for the end of the report pipe (exec closed it) or for a report.  From the change of identity
- * on, the target user may signal the child; one that is stopped would keep us waiting for as long as
- * that user likes, so it is killed. */
-static struct pr_report read_report(int report_fd, long pid, int pidfd)
+/* Whether the child that had locked the pipe has it no more: by exec or exit. */
+static bool has_let_go(int report_fd)
 {
-    for (;;) {
-        struct pollfd polled = {.fd = report_fd, .events = POLLIN};
-        struct timespec tick = {0, STOP_CHECK_MS * 1000000L}, now = {0, 0};
-        long ready = sys_ppoll(&polled, 1, &tick);
-        /* Looked at again: it may be the program by now, which may stop itself as it likes. */
-        if (ready == 0 && is_stopped(pid, pidfd) && (ready = sys_ppoll(&polled, 1, &now)) == 0)
-            return kill_for(PR_STAGE_STOPPED, ECANCELED, pid, pidfd);
-        if (ready == 0 || ready == -EINTR)
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return sys_fcntl(report_fd, F_GETLK, (long)&whole) == 0 && whole.l_type == F_UNLCK;
+}
+
+static long poll_report(int report_fd, long patience_ns)
+{
+    struct pollfd polled = {.fd = report_fd, .events = POLLIN};
+    struct timespec patience = {0, patience_ns};
+    return sys_ppoll(&polled, 1, &patience);
+}
+
+/* Nothing has come for a while.  Whether that is all: *report then says why. */
+static bool is_settled(const struct work *work, int report_fd, bool is_locked, long pid, int pidfd,
+                       struct pr_report *report)
+{
+    struct pr_report held = what_holds(work, pid, pidfd);
+    bool has_ended = is_locked && has_let_go(report_fd); /* asked last: a program may stop itself as it likes */
+    if (!has_ended && held.stage == PR_STAGE_NONE)
+        return false;
+    if (poll_report(report_fd, 0) != 0) /* it has just told, or is the program by now */
+        return false;
+    *report = has_ended ? (struct pr_report){.index = -1} : kill_for(held, pid, pidfd);
+    return true;
+}
+
+/* Wait for a report, or for the child to let go of the pipe: by exec, or by its end.  From the change of
+ * identity on, the target user may signal the child; one that is stopped would keep us waiting for as
+ * long as that user likes, so it is killed; and so is one that is frozen. */
+static struct pr_report read_report(const struct work *work, int report_fd, bool is_locked, long pid,
+                                    int pidfd)
+{
+    struct pr_report report = {0};
+    for (size_t have = 0;;) {
+        long ready = poll_report(report_fd, LOOK_UP_NS);
+        if (ready == 0 || ready == -EINTR) {
+            if (is_settled(work, report_fd, is_locked, pid, pidfd, &report))
+                return report;
             continue;
-        struct pr_report report = {0};
-        long size = sys_read(report_fd, &report, sizeof report); /* blocks, where poll is denied */
-        if (size == -EINTR)
+        }
+        long size = sys_read(report_fd, (char *)&report + have, sizeof report - have);
+        if (size == -EINTR) /* it blocks, where poll is denied */
             continue;
         if (size < 0) /* whether it failed we cannot know, so it must not go on */
-            return kill_for(PR_STAGE_REPORT, (int)-size, pid, pidfd);
-        return size == sizeof report ? report : (struct pr_report){.index = -1};
+            return kill_for((struct pr_report){PR_STAGE_REPORT, (int)-size, -1}, pid, pidfd);
+        if (size == 0)
+            return (struct pr_report){.index = -1};
+        have += (size_t)size;
+        if (have < sizeof report)
+            continue;
+        if (report.stage != PR_STAGE_NONE)
+            return report;
+        is_locked = true;
+        have = 0;
     }
 }
 
@@ -466,7 +592,7 @@ static struct pr_become what_to_become(const struct pr_request *request, uint64_
         .group_count = request->group_count,
         .death_signal = request->death_signal,
         .no_new_privs = request->flags & PR_FLAG_NO_NEW_PRIVS ? 1 : 0,
-        .parent = (int)sys_getpid(),
+        .parent = request->death_signal ? (int)sys_getpid() : 0,
         .final_mask = request->flags & PR_FLAG_SIGMASK ? request->signal_mask : inherited_mask,
     };
 }
@@ -478,6 +604,15 @@ static uint64_t which_to_reset(const struct pr_request *request, const struct wa
     return known ? request->ignored_signals : ~UINT64_C(0);
 }
 
+/* What would stop a child that shares our memory once its mask is open.  In a session of its own no
+ * terminal knows it yet. */
+static uint64_t which_to_catch(const struct pr_request *request, const struct way *way,
+                               uint64_t final_mask)
+{
+    bool opens_its_mask = way->shares_memory && !way->uses_launcher;
+    return opens_its_mask && !(request->flags & PR_FLAG_SESSION) ? STOPS & ~final_mask : 0;
+}
+
 /* Plan, clone, and let go of what only the plan needed.  The pid, or -errno. */
 static long start_child(struct work *work, struct way *way, struct pr_child *child, int report_fd,
                         int *pidfd)
@@ -485,8 +620,10 @@ static long start_child(struct work *work, struct way *way, struct pr_child *chi
     uint32_t rows = list_rows(work, way, report_fd);
     way->shares_fds = way->shares_fds && land_sources(work, rows);
     child->cut = way->shares_fds ? pr_slots_cut() : 0;
+    if (report_fd >= 0)
+        child->pipe_target = work->rows[rows - 1].target;
     if (way->uses_launcher) {
-        write_launcher_argv(work, &child->become, work->rows[rows - 1].target);
+        write_launcher_argv(work, &child->become, child->pipe_target);
         child->launcher_argv = work->launcher_argv;
     } else if (report_fd >= 0) {
         child->report_row = (int)rows - 1;
@@ -525,6 +662,7 @@ static int attempt(struct work *work, struct way *way)
     }
     uint64_t inherited_mask;
     pr_signals_block(!(way->features & PR_FEATURE_CLONE3), &inherited_mask);
+    struct pr_become become = what_to_become(work->request, work->mask ? *work->mask : inherited_mask);
     struct pr_child child = {
         .request = work->request,
         .candidates = work->candidates,
@@ -532,10 +670,12 @@ static int attempt(struct work *work, struct way *way)
         .env = work->env,
         .enter_cgroup = way->enters_cgroup_by_hand,
         .reset_signals = which_to_reset(work->request, way),
+        .caught_signals = which_to_catch(work->request, way, become.final_mask),
         .may_close_range = !!(way->features & PR_FEATURE_CLOSE_RANGE),
         .report_row = -1,
         .report_fd = -1,
-        .become = what_to_become(work->request, work->mask ? *work->mask : inherited_mask),
+        .pipe_target = -1,
+        .become = become,
         .report = {.index = -1},
     };
     int pidfd = -1;
@@ -550,7 +690,7 @@ static int attempt(struct work *work, struct way *way)
     } else {
         struct pr_report report = {child.report.stage, child.report.error, child.report.index};
         if (report.stage == PR_STAGE_NONE && report_pipe[0] >= 0)
-            report = read_report(report_pipe[0], pid, pidfd);
+            report = read_report(work, report_pipe[0], child.is_locked, pid, pidfd);
         result = conclude(work, pid, pidfd, report, report_pipe[0] >= 0);
     }
     if (report_pipe[0] >= 0)
@@ -599,6 +739,11 @@ static bool step_down(const struct work *work, const struct way *way, struct avo
             pr_ladder_drop(PR_FEATURE_HELPER);
         avoided->launcher = true;
         return true;
+    case PR_STAGE_STOPPED:
+        if (error == -EINTR && ++avoided->stops < MOST_STOPS)
+            return true;
+        work->result->error = ECANCELED; /* nobody is to be asked to try again */
+        return false;
     default:
         return false;
     }
@@ -613,8 +758,10 @@ static int attempt_until_settled(struct work *work)
         if (avoided.pidfd && (result == 0 || work->result->stage != PR_STAGE_CLONE))
             pr_ladder_drop(PR_FEATURE_PIDFD);
         work->result->mode = mode_of(&way);
-        if (result == 0 || !step_down(work, &way, &avoided))
-            return result;
+        if (result == 0)
+            return 0;
+        if (!step_down(work, &way, &avoided))
+            return -work->result->error;
     }
 }
 

@@ -66,12 +66,14 @@ PR_RAW long pr_raw(long number, long a, long b, long c, long d, long e, long f)
 }
 
 /* A clone whose child starts on another stack: there it calls fn(argument), which must not return.
- * a, b, c are the call's first three arguments; both clone and clone3 fit. */
+ * a, b, c are the call's first three arguments; both clone and clone3 fit.  child_tid is clone's, which
+ * has another place on each machine. */
 #define PR_HAVE_RAW_CLONE 1
-PR_RAW long pr_raw_clone(long number, long a, long b, long c, void (*fn)(void *), void *argument)
+PR_RAW long pr_raw_clone(long number, long a, long b, long c, long child_tid, void (*fn)(void *),
+                         void *argument)
 {
     long result;
-    register long r10 __asm__("r10") = 0;
+    register long r10 __asm__("r10") = child_tid;
     register void (*r8)(void *) __asm__("r8") = fn;
     register void *r9 __asm__("r9") = argument;
     __asm__ volatile("syscall\n\t"
@@ -107,14 +109,15 @@ PR_RAW long pr_raw(long number, long a, long b, long c, long d, long e, long f)
 }
 
 #define PR_HAVE_RAW_CLONE 1
-PR_RAW long pr_raw_clone(long number, long a, long b, long c, void (*fn)(void *), void *argument)
+PR_RAW long pr_raw_clone(long number, long a, long b, long c, long child_tid, void (*fn)(void *),
+                         void *argument)
 {
     register long x8 __asm__("x8") = number;
     register long x0 __asm__("x0") = a;
     register long x1 __asm__("x1") = b;
     register long x2 __asm__("x2") = c;
     register long x3 __asm__("x3") = 0;
-    register long x4 __asm__("x4") = 0;
+    register long x4 __asm__("x4") = child_tid;
     register void (*x5)(void *) __asm__("x5") = fn;
     register void *x6 __asm__("x6") = argument;
     __asm__ volatile("svc 0\n\t"
@@ -211,6 +214,8 @@ PR_CALL(waitid, (int kind, int id, siginfo_t *info, int options, struct rusage *
         kind, id, info, options, usage)
 PR_CALL(pidfd_send_signal, (int pidfd, int number), pidfd, number, 0, 0)
 PR_CALL(kill, (int pid, int number), pid, number)
+PR_CALL(futex, (uint32_t *word, int operation, uint32_t value, const struct timespec *timeout),
+        word, operation, value, timeout)
 PR_RAW long sys_getpid(void) { return pr_sys(SYS_getpid, 0, 0, 0, 0, 0, 0); }
 PR_RAW long sys_getppid(void) { return pr_sys(SYS_getppid, 0, 0, 0, 0, 0, 0); }
 

@@ -25,6 +25,7 @@ static const char *const texts[] = {
     [PR_STAGE_DEATH_SIGNAL] = "parent death signal",
     [PR_STAGE_EXEC] = "exec",
     [PR_STAGE_STOPPED] = "stopped before exec",
+    [PR_STAGE_FROZEN] = "frozen before exec",
     [PR_STAGE_WATCH] = "watch",
     [PR_STAGE_PTY_OPEN] = "open pty",
     [PR_STAGE_PTY_UNLOCK] = "unlock pty",

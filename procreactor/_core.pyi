@@ -32,6 +32,7 @@ class _Lib:
     PR_FLAG_NO_NEW_PRIVS: int
     PR_FLAG_WATCH: int
     PR_FLAG_IGNORED: int
+    PR_FLAG_MAY_FREEZE: int
     PR_FEATURE_CLONE3: int
     PR_FEATURE_PIDFD: int
     PR_FEATURE_UNSHARE: int
@@ -50,6 +51,7 @@ class _Lib:
     PR_STAGE_SETGID: int
     PR_STAGE_SETGROUPS: int
     PR_STAGE_STOPPED: int
+    PR_STAGE_FROZEN: int
     PR_STAGE_WATCH: int
     PR_STAGE_CANCELLED: int
     PR_GATHERED_ALL_0: int

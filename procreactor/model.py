@@ -97,6 +97,7 @@ class SpawnSpec:
         "argv",
         "candidates",
         "cgroup_fd",
+        "cgroup_may_freeze",
         "controlling_tty_fd",
         "cwd",
         "env",
@@ -130,6 +131,7 @@ class SpawnSpec:
         parent_death_signal: int = 0,
         no_new_privileges: bool = False,
         cgroup_fd: int = -1,
+        cgroup_may_freeze: bool = True,
         signal_mask: frozenset[int] | None = None,
         searched_name: bytes | None = None,
     ) -> None:
@@ -158,6 +160,10 @@ class SpawnSpec:
         self.parent_death_signal = parent_death_signal
         self.no_new_privileges = no_new_privileges
         self.cgroup_fd = cgroup_fd
+        self.cgroup_may_freeze = cgroup_may_freeze
+        """Whether others may freeze that group, and not this process: then the start costs a little
+        more, and does not wait for who does."""
+
         self.signal_mask = signal_mask
         """The signals blocked in the child; None inherits the spawning thread's mask."""
 

@@ -84,6 +84,7 @@ _SIGMASK = lib.PR_FLAG_SIGMASK
 _NO_NEW_PRIVS = lib.PR_FLAG_NO_NEW_PRIVS
 _WATCH = lib.PR_FLAG_WATCH
 _IGNORED = lib.PR_FLAG_IGNORED
+_MAY_FREEZE = lib.PR_FLAG_MAY_FREEZE
 
 # struct pr_exit, read in one step: two ints, then nine 64-bit counts in the order of ResourceUsage.
 _EXIT = struct.Struct("=ii9q")
@@ -306,6 +307,9 @@ def _fill_options(request: Any, spec: SpawnSpec) -> list[Any]:
     if spec.signal_mask is not None:
         flags |= _SIGMASK
         request.signal_mask = sum(1 << (number - 1) for number in spec.signal_mask)
+    cgroup_fd = request.cgroup_fd = spec.cgroup_fd
+    if cgroup_fd >= 0 and spec.cgroup_may_freeze:
+        flags |= _MAY_FREEZE
     if flags:
         request.flags = flags
     if spec.nice:
@@ -313,7 +317,6 @@ def _fill_options(request: Any, spec: SpawnSpec) -> list[Any]:
     request.tty_fd = -1 if spec.controlling_tty_fd is None else spec.controlling_tty_fd
     if spec.parent_death_signal:
         request.death_signal = spec.parent_death_signal
-    request.cgroup_fd = spec.cgroup_fd
     return kept
 
 
@@ -594,7 +597,9 @@ def _spawn_error(spec: SpawnSpec, stage: int, error: int, index: int) -> SpawnEr
         limit = spec.rlimits[index]
         hint = f"resource {limit.resource} to {limit.soft}:{limit.hard}"
     elif stage == lib.PR_STAGE_STOPPED:
-        hint = "the target user stopped it before it had become the program; it was killed"
+        hint = "it was stopped before it had become the program, by its new user say, and killed"
+    elif stage == lib.PR_STAGE_FROZEN:
+        hint = "its cgroup, or one above, is frozen (cgroup.freeze); it was killed"
     return spawn_error(error, stage_text(stage), filename, hint)
 
 

@@ -218,7 +218,7 @@ def _cgroup(cgroup: Any) -> Iterator[int]:
         try:
             yield fd
         except SpawnError as error:
-            if error.stage == "cgroup":
+            if error.stage in ("cgroup", "frozen before exec"):
                 error.filename = os.fsdecode(name)
             raise
         finally:

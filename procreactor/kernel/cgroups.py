@@ -368,6 +368,14 @@ class Home:
         self._fd = fd
         self._numbers = itertools.count()
 
+    def freezes_with_us(self) -> bool:
+        """Whether who freezes one of the groups could as well freeze, or stop, this process.
+
+        The groups are this user's, so it takes him, root, or who may freeze a group above; and each
+        group above is one of this process's, too, unless PROCREACTOR_CGROUP says where.
+        """
+        return f"{self.own}/".startswith(f"{os.path.dirname(self.path)}/")
+
     def new_group(self, limits: Mapping[str, str] | None = None) -> Cgroup:
         """Return a new, empty group with *limits*, as for `Cgroup.set_limits`; OSError."""
         path = f"{self.path}/{next(self._numbers)}"

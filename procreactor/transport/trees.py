@@ -134,6 +134,7 @@ class _GroupTree(Tree):
     def __init__(self, forest: Forest, spec: SpawnSpec, group: Cgroup) -> None:
         super().__init__(forest, spec)
         spec.cgroup_fd = group.fd
+        spec.cgroup_may_freeze = forest.may_be_frozen
         self._group: Cgroup | None = group
 
     def members(self, leader_pid: int | None) -> list[int]:
@@ -231,10 +232,12 @@ class Forest:
         """No process of these trees was made before, in ticks."""
 
         self._home: Home | None = None
+        self.may_be_frozen = False
+        """Whether others may freeze the groups, and not this process with them."""
+
         self._way = way
         if way == "cgroup" or self._limits:
-            controllers = limits.controllers if limits is not None else []
-            self._home = cgroups.open_home(controllers)
+            self._settle(cgroups.open_home(limits.controllers if limits is not None else []))
             self._way = "cgroup"
 
     @property
@@ -250,12 +253,16 @@ class Forest:
         if "clone3" not in children.in_use():
             return "session"  # to enter a group by hand costs more than a short command does
         try:
-            self._home = cgroups.open_home()
+            self._settle(cgroups.open_home())
         except OSError as refusal:
             # Of what passes, one command more is not worth to ask again: it is asked per forest.
             del refusal
             return "session"
         return "cgroup"
+
+    def _settle(self, home: Home) -> None:
+        self._home = home
+        self.may_be_frozen = not home.freezes_with_us()
 
     def check_owner(self) -> None:
         """Raise ValueError once closed, ChildProcessError in a forked copy of the process."""

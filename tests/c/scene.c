@@ -11,7 +11,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 const char *const mirror_path = PR_PROGRAMS "/mirror";
@@ -47,6 +49,51 @@ const struct mode main_modes[] = {
     {"by the launcher", 0, true},
     {0},
 };
+
+enum { RESCUE_MS = 5000, RESCUES = 100 };
+
+/* In a session of its own, as the harness ends the group of a case. */
+static __attribute__((noreturn)) void stand_guard(int end_fd, void (*rescue)(void))
+{
+    char word;
+    struct pollfd polled = {.fd = end_fd, .events = POLLIN};
+    setsid();
+    prctl(PR_SET_PDEATHSIG, 0);
+    bool in_time = poll(&polled, 1, RESCUE_MS) == 1;
+    if (!in_time)
+        rescue();
+    if (read(end_fd, &word, 1) == 1)
+        _exit(!in_time);
+    for (int i = 0; i < RESCUES; i++) {
+        rescue();
+        poll(NULL, 0, 10);
+    }
+    _exit(1);
+}
+
+void guard_begin(struct guard *guard, void (*rescue)(void))
+{
+    int ends[2];
+    CHECK_INT(pipe2(ends, O_CLOEXEC), 0);
+    guard->pid = fork();
+    CHECK(guard->pid >= 0);
+    if (guard->pid == 0) {
+        close(ends[1]);
+        stand_guard(ends[0], rescue);
+    }
+    close(ends[0]);
+    guard->fd = ends[1];
+}
+
+void guard_end(struct guard *guard)
+{
+    int status;
+    CHECK_INT(write(guard->fd, "x", 1), 1);
+    close(guard->fd);
+    CHECK_INT(waitpid(guard->pid, &status, 0), guard->pid);
+    if (status)
+        FAIL("not done in time: somebody had to help");
+}
 
 static void append(struct pr_strings *strings, char *room, const char *word)
 {

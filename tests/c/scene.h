@@ -46,6 +46,17 @@ void scene_environment(struct scene *scene, const char *word);
 /* Append one row: an fd of this process, PR_WE_READ or PR_WE_WRITE.  Returns the row. */
 int scene_map(struct scene *scene, int child_fd, int source);
 
+/* A process that calls rescue() when the case is not done within some seconds, or ends without having
+ * called guard_end, and then again until that is long ago.  For cases that a defect would hang. */
+struct guard {
+    int pid;
+    int fd;
+};
+void guard_begin(struct guard *guard, void (*rescue)(void));
+
+/* The case was done in time, or fails. */
+void guard_end(struct guard *guard);
+
 /* "/bin/sh -c script" with fd 1 to be read by us (row 0). */
 void scene_shell(struct scene *scene, const struct mode *mode, const char *script);
 

@@ -53,6 +53,7 @@ static const struct failing_call {
     FAILS(waitid, EINTR),
     FAILS(pidfd_send_signal, ENOSYS, EPERM),
     FAILS(kill, ESRCH, EPERM),
+    FAILS(futex, EINTR, ENOSYS, EPERM),
     FAILS(getpid, 0),
     FAILS(getppid, 0),
     FAILS(rt_sigprocmask, 0),
@@ -426,6 +427,16 @@ static int spawn_watched_what_is_not_there(const struct mode *mode)
     return -ENOENT;
 }
 
+/* It is in no cgroup; but that others may freeze it is what changes the way. */
+static int spawn_what_may_be_frozen(const struct mode *mode)
+{
+    scene_shell(&scene, mode, "read word; echo got $word; exit 5");
+    int in = scene_map(&scene, 0, PR_WE_WRITE);
+    scene.request.flags |= PR_FLAG_MAY_FREEZE;
+    int code = scene_spawn(&scene);
+    return code ? code : finish(in);
+}
+
 static const struct act everything = {prepare_terminal, spawn_with_everything, 0};
 static const struct act among_many = {prepare_many_fds, spawn_with_everything, 0};
 static const struct act not_there = {prepare_nothing, spawn_what_is_not_there, -ENOENT};
@@ -433,6 +444,12 @@ static const struct act not_there = {prepare_nothing, spawn_what_is_not_there, -
 TEST_IN_MODES(any_call_of_a_spawn_may_fail, every_mode)
 {
     sweep(&everything, mode);
+}
+
+TEST_IN_MODES(any_call_of_a_spawn_that_may_be_frozen_may_fail, main_modes)
+{
+    const struct act act = {prepare_nothing, spawn_what_may_be_frozen, 0};
+    sweep(&act, mode);
 }
 
 TEST_IN_MODES(any_call_of_a_spawn_that_fails_may_fail, main_modes)

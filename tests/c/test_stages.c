@@ -620,6 +620,85 @@ TEST(a_launcher_that_is_killed_has_started_and_its_status_tells)
     CHECK_INT(end.status, SIGKILL);
 }
 
+/* A case leads a group of its own in the session of the harness, so stops count there. */
+static pid_t stopped_group;
+
+static void go_on(void)
+{
+    kill(-stopped_group, SIGCONT);
+}
+
+static const struct mode stopped_ways[] = {
+    {"default", 0, false},
+    {"without clone3", PR_FEATURE_CLONE3, false},
+    {"by fork", PR_FEATURE_VFORK, false},
+    {"identity by fork", PR_FEATURE_HELPER, true},
+    {0},
+};
+
+static void must_be_made_anew(const struct mode *mode, int signal, long call)
+{
+    struct guard guard;
+    guard_begin(&guard, go_on);
+    scene_shell(&scene, mode, "echo on");
+    scene.request.cwd = "/";
+    twin_reset();
+    twin_add((struct twin_rule){TWIN_CHILD, call, 1, 0, signal});
+    CHECK_TEXT(scene_run(&scene), "on\n");
+    CHECK_INT(twin_count(SYS_chdir), 2);
+    guard_end(&guard);
+}
+
+/* Its parent is in the same group, and could not stop while it waits for the exec. */
+TEST_IN_MODES(a_child_that_a_terminal_stops_before_its_exec_is_made_anew, stopped_ways)
+{
+    stopped_group = getpgrp();
+    must_be_made_anew(mode, SIGTSTP, SYS_execve);
+    must_be_made_anew(mode, SIGTTIN, SYS_execve);
+    must_be_made_anew(mode, SIGTTOU, SYS_execve);
+    must_be_made_anew(mode, SIGTSTP, SYS_rt_sigprocmask);
+    must_be_made_anew(mode, SIGTSTP, SYS_chdir); /* pending until the mask is opened */
+}
+
+/* The program is to have it, and there is nothing to wait for. */
+TEST(a_stop_that_is_blocked_is_still_there_in_the_program)
+{
+    scene_begin(&scene, NULL, "/bin/cat");
+    scene_argument(&scene, "/proc/self/status");
+    scene_map(&scene, 1, PR_WE_READ);
+    scene.request.flags |= PR_FLAG_SIGMASK;
+    scene.request.signal_mask = UINT64_C(1) << (SIGTSTP - 1);
+    twin_raise(SYS_execve, 1, SIGTSTP);
+    const char *status = scene_run(&scene);
+    CHECK_SAYS(status, "SigBlk:\t0000000000080000");
+    CHECK_SAYS(status, "SigPnd:\t0000000000080000");
+    CHECK_INT(twin_count(SYS_execve), 1);
+}
+
+/* In a session of its own, as on a terminal of its own, it is in no group that could be stopped: the kernel
+ * drops the signal. */
+TEST(a_terminals_stop_is_nothing_to_a_child_in_a_session_of_its_own)
+{
+    struct guard guard;
+    guard_begin(&guard, go_on);
+    stopped_group = getpgrp();
+    scene_shell(&scene, NULL, "echo on");
+    scene.request.flags |= PR_FLAG_SESSION;
+    twin_raise(SYS_execve, 1, SIGTSTP);
+    CHECK_TEXT(scene_run(&scene), "on\n");
+    CHECK_INT(twin_count(SYS_execve), 1);
+    guard_end(&guard);
+}
+
+/* Its new owner may do that as often as he likes. */
+TEST(a_launcher_that_is_stopped_again_and_again_is_given_up)
+{
+    char rule[64];
+    snprintf(rule, sizeof rule, "TWIN=%ld:1:0:%d", (long)SYS_execve, SIGTSTP);
+    begin_with_launcher_twin(rule);
+    must_fail(PR_STAGE_STOPPED, ECANCELED, -1);
+}
+
 /* What the program does is its own business, also when it is quick. */
 TEST_IN_MODES(a_program_that_stops_itself_is_not_killed, by_identity)
 {

@@ -21,12 +21,14 @@
 
 struct pr_child;
 static long world_pipe2(int ends[2]);
-static long world_fcntl(int fd);
+static long world_fcntl(int fd, int command, long argument);
 static long world_close(int fd);
 static long world_epoll_ctl(int epoll_fd, int operation, int fd, const struct epoll_event *event);
 static long world_read(int fd, void *buffer, size_t size);
 static long world_ppoll(struct pollfd *polled, const struct timespec *timeout);
 static long world_waitid(int kind, int id, siginfo_t *info, int options);
+static long world_openat(int directory);
+static long world_futex(uint32_t *lent);
 static long world_getresuid(uint32_t *real, uint32_t *effective, uint32_t *saved);
 static long world_prctl(void);
 static long world_clone(struct pr_child *child, unsigned long flags, int *pidfd);
@@ -35,7 +37,7 @@ static void world_free(void *block);
 
 /* From here on the calls of sys.h are the world's. */
 #define sys_pipe2(ends, flags) world_pipe2(ends)
-#define sys_fcntl(fd, command, argument) world_fcntl(fd)
+#define sys_fcntl(fd, command, argument) world_fcntl(fd, command, argument)
 #define sys_close(fd) world_close(fd)
 #define sys_epoll_ctl(set, operation, fd, event) world_epoll_ctl(set, operation, fd, event)
 #define sys_read(fd, buffer, size) world_read(fd, buffer, size)
@@ -44,6 +46,8 @@ static void world_free(void *block);
 #define sys_getresuid(real, effective, saved) world_getresuid(real, effective, saved)
 #define sys_prctl(option, argument) world_prctl()
 #define sys_nanosleep(pause) ((void)(pause))
+#define sys_openat(directory, path, flags) world_openat(directory)
+#define sys_futex(word, operation, value, timeout) ((void)(timeout), world_futex(word))
 #define sys_getpid() 77
 #define sys_clone(flags, stack, pidfd) world_clone(child, flags, pidfd) /* clone_copy has a `child` */
 #define malloc(size) world_malloc(size)
@@ -129,10 +133,23 @@ static long world_pipe2(int ends[2])
     return 0;
 }
 
-static long world_fcntl(int fd)
+/* Asked for a lock, it is of the report pipe, and the child holds it or not. */
+static long world_fcntl(int fd, int command, long argument)
 {
     CHECK(find(fd));
-    return TROUBLE(EPERM, ENOSYS);
+    CHECK(command == F_SETFL || command == F_GETLK);
+    long refused = TROUBLE(EPERM, ENOSYS);
+    if (command == F_GETLK && !refused && take_byte(&world.bytes) < 0x80)
+        ((struct flock *)argument)->l_type = F_UNLCK;
+    return refused;
+}
+
+/* cgroup.freeze of a group, or of one above it. */
+static long world_openat(int directory)
+{
+    CHECK(directory == world.request->cgroup_fd && directory >= 0);
+    long refused = TROUBLE(ENOENT, EACCES, EMFILE);
+    return refused ? refused : open_fd(-1);
 }
 
 /* Closed, whatever it answers. */
@@ -304,7 +321,7 @@ static int check_launcher(const struct pr_child *child)
     check_number(*word++, request->gid);
     check_number(*word++, (uint64_t)request->death_signal);
     check_number(*word++, request->flags & PR_FLAG_NO_NEW_PRIVS ? 1 : 0);
-    check_number(*word++, 77);
+    check_number(*word++, request->death_signal ? 77 : 0);
     check_number(*word++, child->become.final_mask);
     check_number(*word++, request->group_count);
     check_number(*word++, request->candidates.count);
@@ -398,7 +415,7 @@ static long begin_child(struct pr_child *child, int *pidfd, bool has_pidfd, bool
 {
     CHECK(world.signals_are_blocked);
     CHECK(world.child == NO_CHILD || world.child == REAPED);
-    CHECK(++world.clones < 16);
+    CHECK(++world.clones < 16 + MOST_STOPS);
     const struct pr_request *request = world.request;
     CHECK(child->request == request);
     check_vector(&request->candidates, child->candidates);
@@ -425,9 +442,10 @@ static long begin_child(struct pr_child *child, int *pidfd, bool has_pidfd, bool
 }
 
 long pr_ladder_clone(uint32_t features, uint64_t flags, int exit_signal, int cgroup_fd, void *stack,
-                     void (*fn)(void *), void *argument, int *pidfd)
+                     void (*fn)(void *), void *argument, uint32_t *lent, int *pidfd)
 {
     struct pr_child *child = argument;
+    CHECK(!lent || (lent == &child->lent && *lent && world.request->flags & PR_FLAG_MAY_FREEZE));
     CHECK(stack == &world && world.stack_is_taken && fn == pr_child_run && exit_signal == SIGCHLD);
     CHECK((flags == CLONE_FILES) == (child->cut != 0));
     CHECK(cgroup_fd < 0 || (cgroup_fd == world.request->cgroup_fd && !child->enter_cgroup));
@@ -458,17 +476,37 @@ static long world_ppoll(struct pollfd *polled, const struct timespec *timeout)
     return byte < 0xc0 ? 1 : byte < 0xe0 ? 0 : byte < 0xf0 ? -EINTR : -EPERM;
 }
 
+/* Until it lets go of our memory, a child is alive; a kill makes sure that it does. */
+static long world_futex(uint32_t *lent)
+{
+    uint8_t byte = take_byte(&world.bytes);
+    CHECK(*lent && world.signals_are_blocked && world.stack_is_taken);
+    if (byte < 0xa0 || world.was_killed)
+        *lent = 0;
+    return byte < 0xb0 ? 0 : byte < 0xc0 ? -EINTR : byte < 0xe0 ? -ETIMEDOUT : -EPERM;
+}
+
+/* The report pipe, or one byte of cgroup.freeze. */
 static long world_read(int fd, void *buffer, size_t size)
 {
-    CHECK(find(fd) && size == sizeof(struct pr_report));
     uint8_t byte = take_byte(&world.bytes);
+    CHECK(find(fd) && (size == sizeof(struct pr_report) || size == 1));
+    if (size == 1) {
+        *(char *)buffer = byte & 1 ? '1' : '0';
+        return byte < 0xf0 ? 1 : -EIO;
+    }
     if (byte < 0x80)
         return 0; /* it has become the program */
     if (byte < 0xa0)
         return -EINTR;
     if (byte < 0xb0)
         return -EPERM;
+    const struct pr_report locked = {.index = -1};
     const struct pr_report report = {PR_STAGE_SETUID + byte % 2, byte % 32 + 1, -1};
+    if (byte < 0xb8) {
+        memcpy(buffer, &locked, sizeof locked);
+        return sizeof locked;
+    }
     memcpy(buffer, &report, sizeof report);
     return sizeof report;
 }
@@ -478,7 +516,7 @@ int pr_signal(int pidfd, int pid, int number)
     CHECK(pid == PID && pidfd == world.pidfd && number == SIGKILL);
     CHECK(world.child == ALIVE || world.child == ENDED);
     long refused = TROUBLE(EPERM);
-    world.was_killed = !refused;
+    world.was_killed |= !refused; /* what a kill has reached stays killed */
     return (int)refused;
 }
 
@@ -494,6 +532,7 @@ static long world_waitid(int kind, int id, siginfo_t *info, int options)
     uint8_t byte = take_byte(&world.bytes);
     if (options & WSTOPPED) {
         info->si_pid = byte & 1 ? PID : 0;
+        info->si_status = byte & 2 ? SIGTSTP : SIGSTOP;
         if (byte & 1 && world.child == ALIVE && !world.was_killed)
             return 0;
         info->si_pid = 0;

@@ -82,6 +82,12 @@ tests: a file below tests/ and a name, or a name in this file.
             c/test_stages.c::a_child_that_is_stopped_before_it_has_become_the_program_is_killed
             c/test_stages.c::a_launcher_that_is_stopped_is_killed
             c/test_stages.c::a_stopped_child_that_cannot_be_killed_is_handed_over
+    is started in a cgroup that its user freezes, or has frozen
+        It is killed, and the start fails: SpawnError, stage "frozen before exec". Nobody waits.
+            test_a_start_in_a_cgroup_that_is_frozen_fails_and_is_not_waited_for
+            test_a_user_who_freezes_and_thaws_the_cgroup_of_his_children_holds_no_start_up
+            c/test_cgroup.c::a_child_whose_cgroup_is_frozen_is_not_waited_for
+            c/test_cgroup.c::nor_is_one_that_is_frozen_from_above
     dies by a signal, any of 1 to 64
         ProcessTerminated with that signal.
             pitfalls/test_exit_pitfalls.py::test_every_signal_that_kills_is_told_as_it_is
@@ -181,6 +187,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import itertools
 import os
 import re
 import select
@@ -207,6 +214,7 @@ from procreactor.errors import SpawnError
 from procreactor.internet import utils
 from procreactor.internet.epollreactor import EPollReactor
 from procreactor.internet.error import ProcessExitedAlready
+from procreactor.kernel import cgroups
 from procreactor.model import Identity
 from procreactor.transport.writer import HIGH_WATER_BYTES
 
@@ -917,6 +925,115 @@ def test_a_child_that_its_own_user_stops_before_it_has_execed_is_a_start_that_fa
     args = (build_program("end"), refusal.__name__)
     found = alone(stage_of_a_start_that_its_user_stops, *args, disable=disable)
     assert found == ["stopped before exec", 0]
+
+
+@contextlib.contextmanager
+def a_cgroup() -> Iterator[Path]:
+    """One that is thawed after a while: a start that waits for it fails the test, and ends."""
+    home = cgroups.open_home()
+    group = home.new_group()
+    path = Path(group.path)
+    group.close()
+    rescue = threading.Timer(DEADLINE_S, Path(path, "cgroup.freeze").write_text, ["0"])
+    rescue.start()
+    try:
+        yield path
+    finally:
+        rescue.cancel()
+        rescue.join()
+        Path(path, "cgroup.freeze").write_text("0")
+        wait_for(home.close)
+
+
+def refusal_in_a_group_by_a_spawn(group: Path, **kwargs: Any) -> SpawnError:
+    child = Recorder()
+    with make_reactor() as reactor, pytest.raises(SpawnError) as caught:
+        reactor.spawnProcess(child, "/bin/true", cgroup=group, **kwargs)
+    assert child.names == []
+    assert caught.value.filename == str(group)
+    return caught.value
+
+
+def refusal_in_a_group_by_a_batch(group: Path, uid: int | None = None) -> SpawnError:
+    fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+    identity = None if uid is None else Identity(uid, uid, ())
+    spec = plan_command(["/bin/true"]).replace(identity=identity, cgroup_fd=fd)
+    (outcome,) = run_batch([spec], at_once=1)
+    os.close(fd)
+    assert outcome.error is not None
+    return outcome.error
+
+
+def stage_in_a_frozen_group(refusal: str, uid: int | None) -> list[Any]:
+    with a_cgroup() as group:
+        Path(group, "cgroup.freeze").write_text("1")
+        error = globals()[refusal](group, **({} if uid is None else {"uid": uid}))
+        return [error.stage, error.errno, Path(group, "cgroup.procs").read_text()]
+
+
+@pytest.mark.needs("cgroup")
+@pytest.mark.parametrize("disable", ["", "clone3", "vfork"])
+@pytest.mark.parametrize("uid", [None, pytest.param(NOBODY, marks=needs_root)])
+@pytest.mark.parametrize(
+    "refusal", [refusal_in_a_group_by_a_spawn, refusal_in_a_group_by_a_batch], ids=name_of
+)
+def test_a_start_in_a_cgroup_that_is_frozen_fails_and_is_not_waited_for(
+    refusal: Any, uid: int | None, disable: str
+) -> None:
+    found = alone(stage_in_a_frozen_group, refusal.__name__, uid, disable=disable)
+    assert found == ["frozen before exec", errno.EBUSY, ""]
+
+
+@contextlib.contextmanager
+def a_user_who_freezes_and_thaws(group: Path) -> Iterator[None]:
+    """The group is his, as systemd's Delegate= makes it."""
+    uid = 1_000_000 + os.getpid()
+    for path in (group, *group.iterdir()):
+        os.chown(path, uid, uid)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            fd = os.open(Path(group, "cgroup.freeze"), os.O_WRONLY)
+            for word in itertools.cycle([b"1", b"0"]):
+                os.write(fd, word)
+                os.sched_yield()
+        finally:
+            os._exit(1)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def stages_under_a_freezing_user(count: int) -> list[str]:
+    """Return what came of each start: of one that failed, its stage."""
+    found: list[str] = []
+    children: list[Recorder] = []
+    with a_cgroup() as group, make_reactor() as reactor:
+        with a_user_who_freezes_and_thaws(group):
+            for _ in range(count):
+                child = Recorder()
+                try:
+                    reactor.spawnProcess(child, "/bin/true", cgroup=group)
+                except SpawnError as error:
+                    found.append(error.stage)
+                else:
+                    found.append("started")
+                    children.append(child)
+        Path(group, "cgroup.freeze").write_text("0")
+        run_until(reactor, lambda: all(child.ended for child in children))
+    return found
+
+
+@needs_root
+@pytest.mark.needs("cgroup")
+def test_a_user_who_freezes_and_thaws_the_cgroup_of_his_children_holds_no_start_up() -> None:
+    found = alone(stages_under_a_freezing_user, 100)
+    assert len(found) == 100
+    assert set(found) <= {"started", "frozen before exec"}
 
 
 def test_a_thousand_children_that_end_at_once_are_each_told_of_once(reactor: EPollReactor) -> None:

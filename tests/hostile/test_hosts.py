@@ -10,6 +10,8 @@ forks, and spawns                        its own children                  test_
 forks with a pool at work                the copy refuses                  test_a_copy_of_the_process_touches_nothing_of_the_originals
 forks in a callback of run()             the copy's run is its own         test_a_copy_made_in_the_middle_of_a_run_runs_afresh
 forks in a thread, during spawns         the same                          test_copies_made_by_a_thread_during_spawns_touch_nothing
+forks in a thread, in starts with uid=   no copy is waited for             test_copies_that_live_on_do_not_hold_up_a_start_as_another_user
+stopped with its group (Ctrl-Z)          stops at once, and goes on        test_a_host_whose_group_is_stopped_amid_starts_stops_and_goes_on
 multiprocessing, fork and forkserver     workers have their own            test_workers_of_multiprocessing_have_children_of_their_own
 spawns in a signal handler               both start, wherever it strikes   test_a_signal_handler_may_spawn_in_the_middle_of_anything
 calls in from a signal handler           as from a thread                  test_a_signal_handler_may_call_in_from_anywhere
@@ -49,6 +51,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +61,7 @@ from typing import Any
 import pytest
 from alone import alone
 from fdtables import file_of, new_file, own_table
+from held import wait_for
 from libraries_build import build_library
 from load.room import raise_open_files
 from programs_build import build_program
@@ -71,6 +75,8 @@ from procreactor.internet.error import ProcessExitedAlready
 TESTS = Path(__file__).resolve().parents[1]
 EACH = 3
 """So many bytecodes on, the next place for a signal handler; all of them take minutes."""
+
+NOBODY = 65534
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -304,6 +310,98 @@ def stop_the_forkserver() -> None:
 
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
     resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+
+
+def copies_until(stop: int, told: threading.Event) -> Iterator[int]:
+    """Make copies of this process. They live until *stop* is readable, or exit with 1."""
+    end = time.monotonic() + DEADLINE_S
+    while not told.is_set():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(not select.select([stop], [], [], max(end - time.monotonic(), 0))[0])
+        yield pid
+
+
+def starts_while_copies_are_made(end: str, count: int) -> list[list[int | None]]:
+    """Return how the copies ended, and how the children."""
+    stop, tell = os.pipe()
+    told = threading.Event()
+    copies: list[int] = []
+    children = [Recorder() for _ in range(count)]
+    thread = threading.Thread(target=lambda: copies.extend(copies_until(stop, told)))
+    with make_reactor() as reactor:
+        thread.start()
+        for child in children:
+            reactor.spawnProcess(child, end, [end, "exit", "3"], childFDs={1: "r"}, uid=NOBODY)
+        told.set()
+        thread.join()
+        os.write(tell, b"x")
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in copies]
+        run_until(reactor, lambda: all(child.ended for child in children))
+    os.close(stop)
+    os.close(tell)
+    return [sorted(set(codes)), sorted(set(ends_of(children)))]
+
+
+@needs_root
+@pytest.mark.parametrize("disable", ["", "helper", "pidfd"])
+def test_copies_that_live_on_do_not_hold_up_a_start_as_another_user(disable: str) -> None:
+    """Some have a copy of the pipe whose end says that the child has exec'ed."""
+    found = alone(starts_while_copies_are_made, build_program("end"), 10, disable=disable)
+    assert found == [[0], [3]]
+
+
+HOST_THAT_STARTS_AND_STARTS = """
+import os, select, sys
+from support import make_reactor, spawn_and_finish
+from procreactor.apps.batch import plan_command, run_batch
+
+way, end = sys.argv[1:]
+extras = {"uid": {"uid": 65534}}.get(way, {})
+command = [end, "exit", "0"]
+with make_reactor() as reactor:
+    while not select.select([0], [], [], 0)[0]:
+        if way == "batch":
+            codes = [one.status.code for one in run_batch([plan_command(command)] * 8, at_once=4)]
+        else:
+            codes = [spawn_and_finish(reactor, end, command, **extras).reason.value.exitCode]
+        assert not any(codes), codes
+        os.write(1, b".")
+"""
+
+
+@contextmanager
+def host_that_starts_and_starts(way: str) -> Iterator[subprocess.Popen[bytes]]:
+    """It leads a group of its own in our session, as the job of a shell does."""
+    command = [PYTHON, "-c", HOST_THAT_STARTS_AND_STARTS, way, build_program("end")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    env = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(command, process_group=0, env=env, **pipes) as host:
+        try:
+            yield host
+        finally:
+            if host.poll() is None:
+                os.killpg(host.pid, signal.SIGKILL)
+
+
+def stop_and_let_go_on(host: subprocess.Popen[bytes]) -> None:
+    """As the shell and its user do, when the host has shown that it runs."""
+    assert host.stdout is not None
+    assert select.select([host.stdout], [], [], DEADLINE_S)[0], "it does not go on"
+    assert os.read(host.stdout.fileno(), 1 << 16)
+    os.killpg(host.pid, signal.SIGTSTP)
+    wait_for(lambda: os.waitid(os.P_PID, host.pid, os.WSTOPPED | os.WNOHANG))
+    os.killpg(host.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("way", ["plain", "batch", pytest.param("uid", marks=needs_root)])
+def test_a_host_whose_group_is_stopped_amid_starts_stops_and_goes_on(way: str) -> None:
+    with host_that_starts_and_starts(way) as host:
+        for _ in range(60):
+            stop_and_let_go_on(host)
+        assert host.stdin is not None
+        host.stdin.close()
+        assert host.wait(DEADLINE_S) == 0
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
