@@ -35,6 +35,7 @@ from errno import (
     EPERM,
     EPIPE,
     EROFS,
+    ETIMEDOUT,
     ETXTBSY,
 )
 
@@ -64,6 +65,7 @@ CALLS: Mapping[str, Call] = {
     "execve": ((ENOENT, ETXTBSY, EACCES, EPERM, ENOEXEC, ENOMEM, EAGAIN, E2BIG), ("exec",)),
     "exit_group": ((), ()),
     "fcntl": ((EMFILE, EPERM), ("pipe", "report pipe", "exit watch")),
+    "futex": ((ETIMEDOUT, ENOSYS, EINTR, EAGAIN), ()),
     "getpid": ((), ()),
     "getppid": ((), ()),
     "getpriority": ((EPERM,), ("nice",)),
@@ -81,6 +83,7 @@ CALLS: Mapping[str, Call] = {
     "ppoll": ((EINTR, ENOMEM, ENOSYS), ()),
     "prctl": ((EINVAL, EPERM), ("no_new_privs", "parent death signal", "")),
     "prlimit64": ((EPERM, EINVAL), ("rlimit",)),
+    "read cgroup": ((EINTR, ENODEV), ()),
     "read eventfd": ((EINTR, EAGAIN), ()),
     "read pipe": ((EINTR, EAGAIN, SHORT), ("report pipe",)),
     "read terminal": ((EINTR, EIO, EAGAIN, SHORT), ()),
