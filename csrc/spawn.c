@@ -411,7 +411,7 @@ static void wait_for_ungovernable(long pid, int pidfd)
 static void reap_failed_child(long pid, int pidfd, bool may_be_stopped)
 {
     siginfo_t info;
-    if (may_be_stopped && pr_signal(pidfd, (int)pid, SIGKILL) == -EPERM)
+    if (may_be_stopped && pr_signal_child(pidfd, (int)pid, SIGKILL) == -EPERM)
         wait_for_ungovernable(pid, pidfd);
     else
         while (wait_for(pid, pidfd, &info, WEXITED) == -EINTR)
@@ -426,7 +426,7 @@ static void reap_failed_child(long pid, int pidfd, bool may_be_stopped)
  * child that has started: waiting for its end would be waiting for its new owner. */
 static struct pr_report kill_for(int stage, int error, long pid, int pidfd)
 {
-    if (pr_signal(pidfd, (int)pid, SIGKILL) < 0)
+    if (pr_signal_child(pidfd, (int)pid, SIGKILL) < 0)
         return (struct pr_report){.index = -1};
     return (struct pr_report){stage, error, -1};
 }
@@ -626,7 +626,7 @@ static int watch_exit(struct work *work)
     long watched = result->pidfd < 0 ? 0 : watch(work->request, result->pidfd, EPOLLIN);
     if (watched >= 0)
         return 0;
-    if (pr_signal(result->pidfd, result->pid, SIGKILL) == -EPERM) {
+    if (pr_signal_child(result->pidfd, result->pid, SIGKILL) == -EPERM) {
         sys_close(result->pidfd); /* it cannot be undone: a child without a pidfd, then */
         result->pidfd = -1;
         return 0;

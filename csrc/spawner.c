@@ -289,7 +289,7 @@ static void collect(struct pr_job *job, char **buffer)
     if (!*buffer)
         *buffer = malloc(2 * PART);
     int told = *buffer ? pr_gather(gather, *buffer, PART) : 0;
-    job->told = told < 0 ? 0 : told; /* the caller asks again, and gets the error */
+    job->told = told;
     if (job->told & PR_GATHERED_DATA)
         hand_over_data(job, buffer);
     if (gather->reaped)

@@ -24,6 +24,9 @@ Facts (cgroups(7), the kernel's admin-guide/cgroup-v2):
   of its own (EBUSY), except at the very root. So a process in a group of its own below a delegated
   one can have limits for its children beside itself, and one right in the delegated group cannot.
 - mkdir, rmdir and two opens cost more than a short command does: groups are for using again.
+- A group that was removed may be made again under its name, and is another one. An fd of its
+  directory, and a path from there, never lead to that one; and it has another inode, whose number
+  is not given again soon.
 
 Where: below the group of this process, in a directory ``procreactor-PID-RANDOM`` that its owner
 holds a lock of (flock(2)) for as long as it lives. One without a lock is what a killed process has
@@ -42,12 +45,24 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
+from procreactor.kernel import processes
 from procreactor.kernel.fds import close_fd
+from procreactor.model import ProcessRow
 
-__all__ = ["Cgroup", "Home", "find_directory", "is_disabled", "open_home", "remove"]
+__all__ = [
+    "Cgroup",
+    "CgroupId",
+    "Home",
+    "find_directory",
+    "identify",
+    "is_disabled",
+    "open_home",
+    "remove",
+]
 
 _PREFIX = "procreactor-"
 _CHUNK = 32
@@ -115,6 +130,32 @@ def _below(name: str, root: str) -> str | None:
     return name[len(root) :] if f"{name}/".startswith(f"{root}/") else None
 
 
+class CgroupId(NamedTuple):
+    """A group and no other, without an fd that holds it."""
+
+    path: str
+    device: int
+    inode: int
+
+    def open(self) -> Cgroup:
+        """Return the group, to be closed by the caller; OSError (ENOENT: it is no more)."""
+        group = Cgroup(self.path)
+        facts = os.fstat(group.fd)
+        if (facts.st_dev, facts.st_ino) != (self.device, self.inode):
+            group.close()
+            raise FileNotFoundError(errno.ENOENT, "another cgroup has its name", self.path)
+        return group
+
+
+def identify(fd: int) -> CgroupId | None:
+    """Return which group the directory *fd* is; None where that cannot be told: no /proc, say."""
+    try:
+        facts = os.fstat(fd)
+        return CgroupId(os.readlink(f"/proc/self/fd/{fd}"), facts.st_dev, facts.st_ino)
+    except OSError:
+        return None
+
+
 class Cgroup:
     """The group whose directory is *path*; owns two fds until `close`.
 
@@ -132,7 +173,7 @@ class Cgroup:
 
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._events_fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            self._events_fd = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         except BaseException:
             self.close()
             raise
@@ -179,19 +220,14 @@ class Cgroup:
     def members(self) -> list[int]:
         """Return the processes in it and below; of another pid namespace's, none."""
         found: list[int] = []
-        for folder in self._folders():
+        # It, and what a child with the right to has made below.
+        for *_, folder_fd in os.fwalk(".", dir_fd=self.fd):
             try:
-                # Bytes: who has given up rights may not be able to import a codec.
-                with open(f"{folder}/cgroup.procs", "rb") as file:
-                    text = file.read()
+                text = _read_at(folder_fd, "cgroup.procs")
             except OSError:
                 continue  # removed by now, or for threads alone
             found += [int(pid) for pid in text.split() if pid != b"0"]
         return found
-
-    def _folders(self) -> list[str]:
-        """It, and what a child with the right to has made below, each after what it lies in."""
-        return [folder for folder, _, _ in os.walk(self.path)]
 
     def signal(self, number: int) -> int:
         """Send signal *number* to every process in it and below; return to how many.
@@ -221,17 +257,22 @@ class Cgroup:
         sent = []
         refused: OSError | None = None
         pidfds: dict[int, int] = {}
+        rows: dict[int, ProcessRow | None] = {}
         try:
             for pid in pids:
                 try:
                     pidfds[pid] = os.pidfd_open(pid)
                 except ProcessLookupError:
                     pass
-                except OSError:
-                    pidfds[pid] = -1  # a sandbox: by number, right after the look
+                except OSError:  # a sandbox: by number, if it is still that of who was in the group
+                    pidfds[pid] = -1
+                    rows[pid] = processes.read_row(pid)
             here = set(self.members())
             for pid in here.intersection(pidfds):
+                row = rows.get(pid)
                 try:
+                    if row is not None:
+                        processes.check_row(row)
                     binding.send_signal(pidfds[pid], pid, number)
                     sent.append(pid)
                 except ProcessLookupError:
@@ -260,7 +301,7 @@ class Cgroup:
             return True  # and is as good as new
         self.is_spent = True
         try:
-            _write(f"{self.path}/cgroup.kill", "1")
+            _write("cgroup.kill", "1", self.fd)
         except OSError:
             return False
         return True
@@ -280,7 +321,7 @@ class Cgroup:
     def _freeze(self) -> None:
         """Have nobody in it run; return when nobody does, or when it takes too long."""
         try:
-            _write(f"{self.path}/cgroup.freeze", "1")
+            _write("cgroup.freeze", "1", self.fd)
         except OSError:
             return  # before Linux 5.2
         end_s = time.monotonic() + _FREEZE_S
@@ -291,14 +332,14 @@ class Cgroup:
 
     def _thaw(self) -> None:
         try:
-            _write(f"{self.path}/cgroup.freeze", "0")
+            _write("cgroup.freeze", "0", self.fd)
         except OSError:
             pass
 
     def set_limits(self, values: Mapping[str, str]) -> None:
         """Write each value to its file (``memory.max`` ...). OSError."""
         for name, value in values.items():
-            _write(f"{self.path}/{name}", value)
+            _write(name, value, self.fd)
 
     def evacuate(self, into: str, timeout_s: float) -> bool:
         """Move all that live in it and below to the group at *into*; return whether it is empty."""
@@ -323,8 +364,15 @@ class Cgroup:
         self.fd = self._events_fd = -1
 
 
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _read_at(folder_fd: int, name: str) -> bytes:
+    """Bytes: who has given up rights may not be able to import a codec."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder_fd)
+    with open(fd, "rb") as file:
+        return file.read()
+
+
+def _write(path: str, text: str, folder_fd: int | None = None) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder_fd)
     try:
         os.write(fd, text.encode("ascii"))
     finally:
