@@ -297,8 +297,13 @@ const char *pr_stage_text(int stage);
  *               waits until every thread has taken one, and would wait for ever.
  *   fork        A copy of this process has the memory and the fds, and none of the threads; the
  *               lock may be held for good.  There, no function may be called with the spawner, and
- *               its memory is lost.  The copy may close the fds that pr_spawner_fds names, and is
- *               not to read them: they are still the original's.
+ *               its memory is lost.  The copy may call pr_spawner_close_fds, and is not to read
+ *               them: they are still the original's.
+ *   closed fds  A host that closes them by number is noticed as soon as one is used, unless it has an
+ *               eventfd or an epoll set of its own under that number by then.  Then what waits fails,
+ *               EBADF at PR_STAGE_WATCH, as does what is submitted after, and children that
+ *               run are handed over; nothing is told by the eventfd, if it was that.  Threads that
+ *               sleep when all are closed at once sleep on, and their memory is never freed.
  */
 
 /* Where a job is. */
@@ -393,6 +398,9 @@ void pr_spawner_cancel(struct pr_spawner *spawner);
  * the children that were running can be taken, too.  One thread at a time may call; a second call
  * does nothing. */
 void pr_spawner_close(struct pr_spawner *spawner);
+
+/* Close the fds, but for those whose numbers are others' by now. */
+void pr_spawner_close_fds(struct pr_spawner *spawner);
 
 /* Close the fds and free the memory.  After pr_spawner_close, when all has been taken (the children
  * of jobs that were not have no owner), and with no other thread in a call. */

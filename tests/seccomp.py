@@ -66,6 +66,7 @@ _BOTH = {  # x86_64, aarch64
     "prctl": (157, 167),
     "prlimit64": (302, 261),
     "read": (0, 63),
+    "readlink": (89, 78),  # readlinkat, where there is no other
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),
     "sched_get_priority_max": (146, 125),

@@ -486,8 +486,7 @@ class SpawnerThreads:
         handle, self._opened[0] = self._opened[0], ffi.NULL
         self._handle = None
         if handle:
-            for fd in self._fds:
-                os.close(fd)
+            lib.pr_spawner_close_fds(handle)
 
     def __del__(self) -> None:
         """Of one that an interrupt left half made: it has no jobs, and nobody else can end it."""
@@ -583,7 +582,8 @@ class Gather:
 
 
 _WATCH_HINTS = {
-    errno.ENOSPC: "this user's loops watch as many fds as they may (fs.epoll.max_user_watches)"
+    errno.EBADF: "other code of this process has closed an fd of ours",
+    errno.ENOSPC: "this user's loops watch as many fds as they may (fs.epoll.max_user_watches)",
 }
 
 
