@@ -411,9 +411,10 @@ static void wait_for_ungovernable(long pid, int pidfd)
 static void reap_failed_child(long pid, int pidfd, bool may_be_stopped)
 {
     siginfo_t info;
-    if (may_be_stopped && pr_signal_child(pidfd, (int)pid, SIGKILL) == -EPERM)
+    int killed = may_be_stopped ? pr_signal_child(pidfd, (int)pid, SIGKILL) : 0;
+    if (killed == -EPERM)
         wait_for_ungovernable(pid, pidfd);
-    else
+    else if (killed != -ESRCH) /* else others were faster, and the number is no longer its own */
         while (wait_for(pid, pidfd, &info, WEXITED) == -EINTR)
             ;
     if (pidfd >= 0)
