@@ -220,13 +220,12 @@ class Cgroup:
     def members(self) -> list[int]:
         """Return the processes in it and below; of another pid namespace's, none."""
         found: list[int] = []
-        # It, and what a child with the right to has made below.
-        for *_, folder_fd in os.fwalk(".", dir_fd=self.fd):
-            try:
-                text = _read_at(folder_fd, "cgroup.procs")
-            except OSError:
-                continue  # removed by now, or for threads alone
-            found += [int(pid) for pid in text.split() if pid != b"0"]
+        try:
+            # It, and what a child with the right to has made below.
+            for *_, folder_fd in os.fwalk(".", dir_fd=self.fd):
+                found += _read_members(folder_fd)
+        except OSError:
+            pass  # removed by now
         return found
 
     def signal(self, number: int) -> int:
@@ -364,11 +363,13 @@ class Cgroup:
         self.fd = self._events_fd = -1
 
 
-def _read_at(folder_fd: int, name: str) -> bytes:
-    """Bytes: who has given up rights may not be able to import a codec."""
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder_fd)
-    with open(fd, "rb") as file:
-        return file.read()
+def _read_members(folder_fd: int) -> list[int]:
+    try:
+        fd = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder_fd)
+        with open(fd, "rb") as file:  # bytes: who has given up rights may not import a codec
+            return [int(pid) for pid in file.read().split() if pid != b"0"]
+    except OSError:
+        return []  # removed by now, or for threads alone
 
 
 def _write(path: str, text: str, folder_fd: int | None = None) -> None:
