@@ -65,6 +65,7 @@ CALLS: Mapping[str, Call] = {
     "execve": ((ENOENT, ETXTBSY, EACCES, EPERM, ENOEXEC, ENOMEM, EAGAIN, E2BIG), ("exec",)),
     "exit_group": ((), ()),
     "fcntl": ((EMFILE, EPERM), ("pipe", "report pipe", "exit watch")),
+    "fstat": ((EPERM,), ()),
     "futex": ((ETIMEDOUT, ENOSYS, EINTR, EAGAIN), ()),
     "getpid": ((), ()),
     "getppid": ((), ()),
@@ -128,7 +129,7 @@ LIBC_CALLS: Mapping[str, Call] = {
     "read cgroup": ((ENOMEM, EINTR), ("cgroup", "")),
     "read file": ((EIO, EINTR), ("user database",)),
     "read proc": ((ENOMEM, EINTR), ("cgroup", "")),
-    "readlink": ((ENOMEM,), ("",)),
+    "readlink": ((ENOMEM, EACCES), ("",)),
     "rmdir": ((EBUSY,), ()),
     "sched_getaffinity": ((), ()),
     "splice": ((EAGAIN, EPIPE, SHORT, EINVAL, EINTR, ENOMEM), ("",)),
@@ -175,7 +176,6 @@ ENDS = frozenset(
 """Errors which say that nobody is at the other side: what is on its way is lost."""
 
 UNREACHED: Mapping[str, str] = {
-    "fstat": "when sources lie above the cut: tests/c, any_call_of_a_spawn_among_many_fds",
     "getdents64": "where close_range is denied: tests/c, any_call_of_a_spawn, older kernels",
     "munmap": "when more spawns run at once than there are stacks: tests/c, any_call_for_a_stack",
     "nanosleep": "after ETXTBSY: tests/c, any_call_of_a_spawn_of_a_busy_program",
