@@ -64,7 +64,7 @@ CALLS: Mapping[str, Call] = {
     "eventfd2": ((EMFILE, ENOMEM, ENFILE), ("exit watch", "")),
     "execve": ((ENOENT, ETXTBSY, EACCES, EPERM, ENOEXEC, ENOMEM, EAGAIN, E2BIG), ("exec",)),
     "exit_group": ((), ()),
-    "fcntl": ((EMFILE, EPERM), ("pipe", "report pipe", "exit watch")),
+    "fcntl": ((EMFILE, EPERM), ("pipe", "report pipe", "exit watch", "")),
     "fstat": ((EPERM,), ()),
     "futex": ((ETIMEDOUT, ENOSYS, EINTR, EAGAIN), ()),
     "getpid": ((), ()),
@@ -79,6 +79,7 @@ CALLS: Mapping[str, Call] = {
     "mmap": ((ENOMEM,), ("clone",)),
     "mprotect": ((ENOMEM,), ("clone",)),
     "openat": ((EMFILE, ENOSPC, ENOENT, EACCES, ENOMEM), ("open pty", "cgroup")),
+    "openat cgroup": ((EMFILE, EACCES), ()),  # is it frozen? If nobody can look, it is not
     "pidfd_send_signal": ((ENOSYS, EPERM), ("",)),
     "pipe2": ((EMFILE, ENFILE), ("pipe", "report pipe", "")),
     "ppoll": ((EINTR, ENOMEM, ENOSYS), ()),
