@@ -99,11 +99,8 @@ static uint32_t read_stream(struct pr_gather *gather, int stream, char *buffer, 
 int pr_gather(struct pr_gather *gather, char *buffer, uint32_t part)
 {
     if (!gather->reaped) {
-        int reaped = pr_reap(gather->pidfd, gather->pid, &gather->exit);
-        if (reaped < 0)
-            return reaped;
-        gather->reaped = reaped;
-        if (reaped)
+        gather->reaped = pr_reap(gather->pidfd, gather->pid, &gather->exit) > 0;
+        if (gather->reaped)
             end(gather, &gather->pidfd);
     }
     int told = gather->reaped ? PR_GATHERED_EXIT : 0;

@@ -209,11 +209,14 @@ static long wait_for_probe(int kind, int id)
     return result;
 }
 
-/* Where there is no child to wait for: of an fd that nobody has, who knows the question says EBADF. */
+/* Where there is no child to wait for: of an fd that nobody has, who knows the question says EBADF.  One who
+ * waits for nothing at all (a sandbox) is told of ends by pidfds, if by anything. */
 static bool waits_for_pidfds(void)
 {
     siginfo_t info;
-    return sys_waitid(P_PIDFD, INT_MAX, &info, WEXITED | WNOHANG, NULL) == -EBADF;
+    long result = sys_waitid(P_PIDFD, INT_MAX, &info, WEXITED | WNOHANG, NULL);
+    return result == -EBADF
+           || pr_ladder_is_refusal(sys_waitid(P_PID, INT_MAX, &info, WEXITED | WNOHANG, NULL));
 }
 
 /* The child is gone when this returns, and so is its pidfd. */
@@ -223,10 +226,8 @@ static uint32_t learn_from_probe(const struct probe *probe, uint32_t features, l
     long waited = pidfd < 0 ? -EINVAL : wait_for_probe(P_PIDFD, pidfd);
     if (pidfd >= 0)
         sys_close(pidfd);
-    if (waited < 0 && waited != -ECHILD) {
-        features &= ~(uint32_t)PR_FEATURE_PIDFD;
-        wait_for_probe(P_PID, (int)pid);
-    }
+    if (waited < 0 && waited != -ECHILD && !pr_ladder_is_refusal(wait_for_probe(P_PID, (int)pid)))
+        features &= ~(uint32_t)PR_FEATURE_PIDFD; /* else there is no other way to hear of an end */
     if (!shares_and_waits)
         return features & ~(uint32_t)PR_FEATURE_VFORK;
     if (probe->unshare < 0)

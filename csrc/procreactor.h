@@ -158,8 +158,8 @@ struct pr_result {
 
 /* How a child ended: si_code and si_status of waitid(2), and its resource usage. */
 struct pr_exit {
-    int code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED; 0: the status was lost to other code */
-    int status; /* exit code or signal */
+    int code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED; 0: the status was lost */
+    int status; /* exit code or signal; of a lost one 0, when other code took it, or why no wait is allowed */
     int64_t user_us;
     int64_t system_us;
     int64_t max_rss_kib;
@@ -191,7 +191,9 @@ int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ou
 int pr_drop(int epoll_fd, int fd);
 
 /* Collect the exit of a child, without blocking.  1: *exit is written and the child is gone;
- * 0: it has not ended; -errno.  Only with 1 is *exit written to.  pidfd may be -1. */
+ * 0: it has not ended; -errno.  Only with 1 is *exit written to.  pidfd may be -1.
+ * Where waitid is denied altogether: with a pidfd 1 for one that has ended, of which nothing is known and
+ * whose zombie stays; without, -EPERM or -ENOSYS. */
 int pr_reap(int pidfd, int pid, struct pr_exit *exit);
 
 /* Do as pr_reap does for the child of a spawn; with 1, its pidfd is out of the set, closed, and -1. */
@@ -231,7 +233,7 @@ int pr_gather_watch(const struct pr_gather *gather, int with_pidfd);
 
 /* Read what is there, at most `part` bytes of each stream (stream 1 is put at buffer + part), and
  * reap the child if it has ended; what has ended is taken out of the epoll set and closed.  Never
- * blocks.  A set of enum pr_gathered, or -errno of waitid. */
+ * blocks.  A set of enum pr_gathered.  Where pr_reap fails, the child counts as one that has not ended. */
 int pr_gather(struct pr_gather *gather, char *buffer, uint32_t part);
 
 /* Take out of the set and close what is still open.  The child is not reaped by it. */
@@ -240,9 +242,18 @@ void pr_gather_close(struct pr_gather *gather);
 /* Block until the child has ended, leaving it to be reaped.  For kernels without pidfds. */
 int pr_wait_exit(int pid);
 
-/* Send a signal.  With a pidfd never to a stranger; without one, or where a sandbox denies signals by
- * pidfd, the caller must know that the child has not been reaped.  -ESRCH: it was. */
+/* Whether nobody has reaped the child yet, so that its number is its own.  1, 0, or -errno where waitid is
+ * denied.  Without a pidfd the number alone is asked for, which may be another child's by now. */
+int pr_is_child(int pidfd, int pid);
+
+/* Send a signal to any process.  With a pidfd never to a stranger; without one the caller must know, at
+ * this moment, that the number is the one's who is meant.  -ESRCH: it is gone; also said of one that has
+ * ended, and is not reaped, where a sandbox denies signals by pidfd. */
 int pr_signal(int pidfd, int pid, int number);
+
+/* Send a signal to a child, by number only if pr_is_child, right before.  -ESRCH: it was reaped; -EPERM
+ * or -ENOSYS also where that cannot be known: without a pidfd, and with waitid denied. */
+int pr_signal_child(int pidfd, int pid, int number);
 
 /* Whether descendants that lose their parent become children of this process, and not of init
  * (PR_SET_CHILD_SUBREAPER): so from now on, if on is 0 or 1; as it is, if on < 0.  Of the whole process, and
@@ -292,8 +303,13 @@ const char *pr_stage_text(int stage);
  *               waits until every thread has taken one, and would wait for ever.
  *   fork        A copy of this process has the memory and the fds, and none of the threads; the
  *               lock may be held for good.  There, no function may be called with the spawner, and
- *               its memory is lost.  The copy may close the fds that pr_spawner_fds names, and is
- *               not to read them: they are still the original's.
+ *               its memory is lost.  The copy may call pr_spawner_close_fds, and is not to read
+ *               them: they are still the original's.
+ *   closed fds  A host that closes them by number is noticed as soon as one is used, unless it has an
+ *               eventfd or an epoll set of its own under that number by then.  Then what waits fails,
+ *               EBADF at PR_STAGE_WATCH, as does what is submitted after, and children that
+ *               run are handed over; nothing is told by the eventfd, if it was that.  Threads that
+ *               sleep when all are closed at once sleep on, and their memory is never freed.
  */
 
 /* Where a job is. */
@@ -388,6 +404,9 @@ void pr_spawner_cancel(struct pr_spawner *spawner);
  * the children that were running can be taken, too.  One thread at a time may call; a second call
  * does nothing. */
 void pr_spawner_close(struct pr_spawner *spawner);
+
+/* Close the fds, but for those whose numbers are others' by now. */
+void pr_spawner_close_fds(struct pr_spawner *spawner);
 
 /* Close the fds and free the memory.  After pr_spawner_close, when all has been taken (the children
  * of jobs that were not have no owner), and with no other thread in a call. */

@@ -10,8 +10,14 @@
  *     or not, once each: CLD_TRAPPED.  Not ended either.
  *   - ECHILD: other code reaped it (os.waitpid(-1), or SIGCHLD ignored).  From Linux 6.15 the pidfd
  *     still tells the exit code (PIDFD_GET_INFO with PIDFD_INFO_EXIT); before, the status is lost.
+ *   - The number of a child that nobody has reaped is given to nobody else, zombie or not.  So a signal
+ *     by number is for one of which waitid says, right before, that it is a child of ours still.  What
+ *     is left is the time between these two calls, in which another thread may reap it.
+ *   - A sandbox may deny waitid altogether.  A pidfd tells the end all the same, by poll(2), but neither
+ *     how it was, nor whether a tracer holds the zombie; which stays a zombie.
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -84,6 +90,25 @@ static int ask_pidfd(int pidfd, struct pr_exit *exit)
     return 1;
 }
 
+/* 1: by its pidfd the process has ended, reaped or not.  0: it has not.  -errno. */
+static long ask_poll(int pidfd)
+{
+    struct pollfd polled = {.fd = pidfd, .events = POLLIN};
+    struct timespec at_once = {0};
+    return sys_ppoll(&polled, 1, &at_once);
+}
+
+/* No form of waitid is allowed.  With a pidfd the end can be told, and nothing of it. */
+static int ask_without_waiting(int pidfd, int refusal, struct pr_exit *exit)
+{
+    long ended = pidfd < 0 ? refusal : ask_poll(pidfd);
+    if (ended < 0)
+        return refusal;
+    if (ended)
+        *exit = (struct pr_exit){.status = -refusal};
+    return ended > 0;
+}
+
 static int has_ended(const siginfo_t *info)
 {
     return info->si_pid != 0 && (info->si_code == CLD_EXITED || info->si_code == CLD_KILLED ||
@@ -114,6 +139,8 @@ int pr_reap(int pidfd, int pid, struct pr_exit *exit)
     } while (result == -EINTR);
     if (result == -ECHILD)
         return ask_pidfd(pidfd, exit);
+    if (pr_ladder_is_refusal(result))
+        return ask_without_waiting(pidfd, (int)result, exit);
     if (result < 0)
         return (int)result;
     if (!has_ended(&info))
@@ -141,16 +168,54 @@ int pr_wait_exit(int pid)
     return result == -ECHILD ? 0 : (int)result; /* reaped by other code: it has ended */
 }
 
+int pr_is_child(int pidfd, int pid)
+{
+    siginfo_t info;
+    long result;
+    do {
+        result = -EINVAL;
+        if (pidfd >= 0)
+            result = sys_waitid(P_PIDFD, pidfd, &info, WEXITED | WNOHANG | WNOWAIT, NULL);
+        if (pr_ladder_is_refusal(result))
+            result = sys_waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT, NULL);
+    } while (result == -EINTR);
+    if (result == -ECHILD)
+        return 0;
+    return result < 0 ? (int)result : 1;
+}
+
+static long signal_by_pidfd(int pidfd, int number)
+{
+    return pidfd < 0 ? -ENOSYS : sys_pidfd_send_signal(pidfd, number);
+}
+
+/* By a sandbox, as kill may not be.  Where it is the kernel that says EPERM, kill says so again. */
+static bool is_denied(long result)
+{
+    return result == -ENOSYS || result == -EPERM;
+}
+
 int pr_signal(int pidfd, int pid, int number)
 {
-    long result = -ENOSYS;
-    if (pidfd >= 0)
-        result = sys_pidfd_send_signal(pidfd, number);
-    /* Denied by a sandbox, as kill may not be; the pid is still ours, since only we reap it.  Where
-     * it is the kernel that says EPERM, it says so again. */
-    if (result == -ENOSYS || result == -EPERM)
-        result = sys_kill(pid, number);
-    return (int)result;
+    long result = signal_by_pidfd(pidfd, number);
+    if (!is_denied(result))
+        return (int)result;
+    if (pidfd >= 0 && ask_poll(pidfd) > 0) /* ended; whoever reaps it sets its number free */
+        return -ESRCH;
+    return (int)sys_kill(pid, number);
+}
+
+int pr_signal_child(int pidfd, int pid, int number)
+{
+    long result = signal_by_pidfd(pidfd, number);
+    if (!is_denied(result))
+        return (int)result;
+    int ours = pr_is_child(pidfd, pid);
+    if (ours < 0 && pidfd >= 0) /* one that lives has its number, at least */
+        ours = ask_poll(pidfd) == 0;
+    if (ours <= 0)
+        return ours < 0 ? ours : -ESRCH;
+    return (int)sys_kill(pid, number);
 }
 
 int pr_adopt_orphans(int on)

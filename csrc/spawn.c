@@ -431,9 +431,10 @@ static void wait_for_ungovernable(long pid, int pidfd)
 static void reap_failed_child(long pid, int pidfd, bool may_be_stopped)
 {
     siginfo_t info;
-    if (may_be_stopped && pr_signal(pidfd, (int)pid, SIGKILL) == -EPERM)
+    int killed = may_be_stopped ? pr_signal_child(pidfd, (int)pid, SIGKILL) : 0;
+    if (killed == -EPERM)
         wait_for_ungovernable(pid, pidfd);
-    else
+    else if (killed != -ESRCH) /* else others were faster, and the number is no longer its own */
         while (wait_for(pid, pidfd, &info, WEXITED) == -EINTR)
             ;
     if (pidfd >= 0)
@@ -534,7 +535,7 @@ static long clone_child(struct work *work, const struct way *way, struct pr_chil
  * child that has started: waiting for its end would be waiting for its new owner. */
 static struct pr_report kill_for(struct pr_report report, long pid, int pidfd)
 {
-    return pr_signal(pidfd, (int)pid, SIGKILL) < 0 ? (struct pr_report){.index = -1} : report;
+    return pr_signal_child(pidfd, (int)pid, SIGKILL) < 0 ? (struct pr_report){.index = -1} : report;
 }
 
 /* Whether the child that had locked the pipe has it no more: by exec or exit. */
@@ -788,7 +789,7 @@ static int watch_exit(struct work *work)
     long watched = result->pidfd < 0 ? 0 : watch(work->request, result->pidfd, EPOLLIN);
     if (watched >= 0)
         return 0;
-    if (pr_signal(result->pidfd, result->pid, SIGKILL) == -EPERM) {
+    if (pr_signal_child(result->pidfd, result->pid, SIGKILL) == -EPERM) {
         sys_close(result->pidfd); /* it cannot be undone: a child without a pidfd, then */
         result->pidfd = -1;
         return 0;

@@ -39,12 +39,19 @@
  *     So a handler that the host has for it may run in these threads, as in any of its own.  Unless
  *     the opener has it blocked: such a host waits for it (sigwait, a signalfd), and a thread that
  *     has it open would take, and drop, those of the host's own children.
+ *   - The host may close our fds by their numbers (a daemon closes all that it finds), and open files of
+ *     its own under them.  So before one is written, read or closed, fstat(2) says whether it is still
+ *     an anonymous inode as those of all eventfds and epoll sets, and no file, pipe or socket.  A bell
+ *     that is gone is replaced.  Without the set or the eventfd nothing is begun any more, and
+ *     children that run are handed over.  Who sleeps in a set without a number sleeps on: closing it
+ *     wakes nobody, and the set lives for as long.
  *   - Children run on the stacks of ladder.c, so a thread needs room for pr_spawn alone, a few KiB.
  *     glibc takes the program's thread-local storage out of the same stack, and refuses (EINVAL)
  *     one that is too small for it; then the default size does.
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -95,10 +102,16 @@ struct pr_spawner {
     uint32_t most;       /* children that may live at once; 0: no bound */
     uint32_t alive;
     uint32_t sleepers;   /* threads that are in epoll_wait for as long as it takes, or nearly */
+    uint32_t gone;       /* threads that have ended, or nearly */
     bool closing;
     bool announced;
+    bool is_lost;        /* an fd of ours was closed that cannot be replaced */
+    atomic_bool is_deaf; /* nobody can wake the sleepers any more */
+    bool knows_inode;    /* that of the fds: as far as fstat tells, they are one file */
+    dev_t device;
+    ino_t inode;
     int eventfd;
-    int bell_fd;
+    atomic_int bell_fd;
     int epoll_fd;
     uint32_t thread_count;
     pthread_t threads[];
@@ -138,10 +151,37 @@ static bool is_due(struct pr_spawner *spawner, bool sleeps)
     return spawner->announced;
 }
 
+/* --- fds that the host may have closed --------------------------------------------------------- */
+
+static void note_inode(struct pr_spawner *spawner)
+{
+    struct stat one, other;
+    spawner->knows_inode = sys_fstat(spawner->eventfd, &one) == 0
+                           && sys_fstat(spawner->bell_fd, &other) == 0
+                           && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+    spawner->device = one.st_dev;
+    spawner->inode = one.st_ino;
+}
+
+/* Where fstat is denied, they are taken for ours. */
+static bool is_ours(const struct pr_spawner *spawner, int fd)
+{
+    struct stat facts;
+    long result = spawner->knows_inode ? sys_fstat(fd, &facts) : -ENOSYS;
+    if (result < 0)
+        return result != -EBADF;
+    return facts.st_dev == spawner->device && facts.st_ino == spawner->inode;
+}
+
+static void give_up(struct pr_spawner *spawner);
+
 static void announce(struct pr_spawner *spawner)
 {
     const uint64_t one = 1;
-    sys_write(spawner->eventfd, &one, sizeof one);
+    if (!is_ours(spawner, spawner->eventfd))
+        give_up(spawner);
+    else
+        sys_write(spawner->eventfd, &one, sizeof one);
 }
 
 /* From here on the job is its submitter's again, or will be at any moment. */
@@ -160,10 +200,40 @@ static void finish(struct pr_spawner *spawner, struct pr_job *job)
         announce(spawner);
 }
 
+static int watch_bell(struct pr_spawner *spawner, int bell_fd, int operation, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.u64 = BELL};
+    return (int)sys_epoll_ctl(spawner->epoll_fd, operation, bell_fd, &event);
+}
+
+/* One that is ringing; the number of the old one is somebody else's. */
+static bool replace_bell(struct pr_spawner *spawner)
+{
+    int bell_fd = (int)sys_eventfd2(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (bell_fd < 0)
+        return false;
+    if (watch_bell(spawner, bell_fd, EPOLL_CTL_ADD, EPOLLIN | EPOLLET) < 0) {
+        sys_close(bell_fd);
+        return false;
+    }
+    spawner->bell_fd = bell_fd;
+    return true;
+}
+
 static void ring(struct pr_spawner *spawner)
 {
     const uint64_t one = 1;
-    sys_write(spawner->bell_fd, &one, sizeof one);
+    if (is_ours(spawner, spawner->bell_fd)) {
+        sys_write(spawner->bell_fd, &one, sizeof one);
+        return;
+    }
+    pthread_mutex_lock(&spawner->lock);
+    bool rings = is_ours(spawner, spawner->bell_fd) || replace_bell(spawner);
+    pthread_mutex_unlock(&spawner->lock);
+    if (!rings) {
+        spawner->is_deaf = true;
+        give_up(spawner);
+    }
 }
 
 /* --- places, but for enter under the lock ---------------------------------------------------- */
@@ -208,6 +278,8 @@ static void leave(struct pr_spawner *spawner, struct pr_job *job)
 /* The job of an event, or NULL when it is no longer in its place. */
 static struct pr_job *find(const struct pr_spawner *spawner, uint64_t event)
 {
+    if ((uint32_t)event >= spawner->place_count) /* of a set of the host's, under our number */
+        return NULL;
     struct pr_job *job = spawner->places[(uint32_t)event].job;
     return job && (job->token & 0xffffffff) == event >> 32 ? job : NULL;
 }
@@ -250,12 +322,14 @@ static bool keep(struct pr_spawner *spawner, struct pr_job *job)
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = name};
     bool kept = sys_epoll_ctl(spawner->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) == 0;
     pthread_mutex_lock(&spawner->lock);
-    if (!kept)
-        leave(spawner, job);
-    else if (find(spawner, name) == job)
+    kept = kept && !spawner->is_lost;
+    bool is_there = find(spawner, name) == job;
+    if (is_there && kept)
         job->state = PR_JOB_RUNNING;
+    else if (is_there)
+        leave(spawner, job);
     pthread_mutex_unlock(&spawner->lock);
-    return kept;
+    return kept || !is_there;
 }
 
 static void start(struct pr_spawner *spawner, struct pr_job *job)
@@ -289,7 +363,7 @@ static void collect(struct pr_job *job, char **buffer)
     if (!*buffer)
         *buffer = malloc(2 * PART);
     int told = *buffer ? pr_gather(gather, *buffer, PART) : 0;
-    job->told = told < 0 ? 0 : told; /* the caller asks again, and gets the error */
+    job->told = told;
     if (job->told & PR_GATHERED_DATA)
         hand_over_data(job, buffer);
     if (gather->reaped)
@@ -322,6 +396,69 @@ static int refuse(struct pr_job *job, int stage, int error)
     for (uint32_t i = 0; i < job->request->fd_count; i++)
         job->ours[i] = -1;
     return -error;
+}
+
+/* What is told of a job that comes too late. */
+static int refuse_late(const struct pr_spawner *spawner, struct pr_job *job)
+{
+    return spawner->is_lost ? refuse(job, PR_STAGE_WATCH, EBADF)
+                            : refuse(job, PR_STAGE_CANCELLED, ECANCELED);
+}
+
+static void cancel_waiting(struct pr_spawner *spawner, bool for_good)
+{
+    struct pr_job *job;
+    pthread_mutex_lock(&spawner->lock);
+    spawner->closing = spawner->closing || for_good;
+    while ((job = pop(&spawner->waiting))) {
+        refuse_late(spawner, job);
+        job->state = PR_JOB_FINISHED;
+        append(&spawner->finished, job);
+    }
+    bool announces = is_due(spawner, true);
+    pthread_mutex_unlock(&spawner->lock);
+    if (announces)
+        announce(spawner);
+}
+
+static struct pr_job *take_out(struct pr_spawner *spawner, uint32_t place)
+{
+    struct pr_job *job = NULL;
+    pthread_mutex_lock(&spawner->lock); /* a claim may come in between */
+    if (place < spawner->place_count)
+        job = spawner->places[place].job;
+    if (job && job->state == PR_JOB_RUNNING)
+        leave(spawner, job);
+    else
+        job = NULL;
+    pthread_mutex_unlock(&spawner->lock);
+    return job;
+}
+
+static void hand_over_running(struct pr_spawner *spawner)
+{
+    pthread_mutex_lock(&spawner->lock);
+    uint32_t count = spawner->place_count;
+    pthread_mutex_unlock(&spawner->lock);
+    for (uint32_t i = 0; i < count; i++) {
+        struct pr_job *job = take_out(spawner, i);
+        if (job)
+            finish(spawner, job);
+    }
+}
+
+/* The set or the eventfd is gone.  Idempotent; what is begun is finished by its thread. */
+static void give_up(struct pr_spawner *spawner)
+{
+    pthread_mutex_lock(&spawner->lock);
+    bool is_new = !spawner->is_lost;
+    spawner->is_lost = true;
+    pthread_mutex_unlock(&spawner->lock);
+    if (!is_new)
+        return;
+    cancel_waiting(spawner, true);
+    hand_over_running(spawner);
+    ring(spawner);
 }
 
 /* --- the threads ------------------------------------------------------------------------------ */
@@ -369,7 +506,9 @@ static void attend(struct pr_spawner *spawner, bool sleeps, char **buffer)
     long count = sys_epoll_pwait(spawner->epoll_fd, events, EVENTS, sleeps ? -1 : 0);
     if (sleeps)
         wake_up(spawner);
-    for (long i = 0; i < count; i++) /* none on EINTR: libc's own signals */
+    if (count < 0 && count != -EINTR) /* libc's own signals */
+        give_up(spawner);
+    for (long i = 0; i < count; i++)
         if (events[i].data.u64 != BELL)
             on_end(spawner, events[i].data.u64, buffer);
 }
@@ -391,6 +530,9 @@ static void *work_off(void *opaque)
         attend(spawner, !job, &buffer);
     }
     free(buffer);
+    pthread_mutex_lock(&spawner->lock);
+    spawner->gone++;
+    pthread_mutex_unlock(&spawner->lock);
     return NULL;
 }
 
@@ -433,12 +575,6 @@ static int start_threads(struct pr_spawner *spawner, uint32_t count)
     return -error;
 }
 
-static int watch_bell(struct pr_spawner *spawner, int operation, uint32_t events)
-{
-    struct epoll_event event = {.events = events, .data.u64 = BELL};
-    return (int)sys_epoll_ctl(spawner->epoll_fd, operation, spawner->bell_fd, &event);
-}
-
 /* 0 or -errno; what was opened is the spawner's either way. */
 static int open_fds(struct pr_spawner *spawner)
 {
@@ -451,7 +587,8 @@ static int open_fds(struct pr_spawner *spawner)
     spawner->epoll_fd = (int)sys_epoll_create1(EPOLL_CLOEXEC);
     if (spawner->epoll_fd < 0)
         return spawner->epoll_fd;
-    return watch_bell(spawner, EPOLL_CTL_ADD, EPOLLIN | EPOLLET);
+    note_inode(spawner);
+    return watch_bell(spawner, spawner->bell_fd, EPOLL_CTL_ADD, EPOLLIN | EPOLLET);
 }
 
 /* --- the contract ----------------------------------------------------------------------------- */
@@ -496,16 +633,14 @@ int pr_spawner_submit(struct pr_spawner *spawner, struct pr_job *job)
         return refuse(job, PR_STAGE_REQUEST, EINVAL);
     sys_rt_sigprocmask(SIG_SETMASK, NULL, &job->inherited_mask);
     pthread_mutex_lock(&spawner->lock);
-    bool closing = spawner->closing;
-    if (!closing)
+    int refused = spawner->closing ? refuse_late(spawner, job) : 0;
+    if (!refused)
         append(&spawner->waiting, job);
     bool rings = spawner->sleepers && may_begin(spawner);
     pthread_mutex_unlock(&spawner->lock);
-    if (closing)
-        return refuse(job, PR_STAGE_CANCELLED, ECANCELED);
     if (rings)
         ring(spawner);
-    return 0;
+    return refused;
 }
 
 int pr_spawner_claim(struct pr_spawner *spawner, struct pr_job *job)
@@ -532,7 +667,8 @@ int pr_spawner_take(struct pr_spawner *spawner, struct pr_taken *taken, uint32_t
     while (count < capacity && count < most && (job = pop(&spawner->finished)))
         taken->tokens[count++] = job->token;
     if (!spawner->finished.first && spawner->announced)
-        spawner->announced = sys_read(spawner->eventfd, &written, sizeof written) < 0;
+        spawner->announced = is_ours(spawner, spawner->eventfd)
+                             && sys_read(spawner->eventfd, &written, sizeof written) < 0;
     pthread_mutex_unlock(&spawner->lock);
     taken->next = 0;
     taken->count = count;
@@ -558,56 +694,58 @@ void pr_spawner_release(struct pr_spawner *spawner)
         ring(spawner);
 }
 
-static void cancel_waiting(struct pr_spawner *spawner, bool for_good)
-{
-    struct pr_job *job;
-    pthread_mutex_lock(&spawner->lock);
-    spawner->closing = spawner->closing || for_good;
-    while ((job = pop(&spawner->waiting))) {
-        refuse(job, PR_STAGE_CANCELLED, ECANCELED);
-        job->state = PR_JOB_FINISHED;
-        append(&spawner->finished, job);
-    }
-    bool announces = is_due(spawner, true);
-    pthread_mutex_unlock(&spawner->lock);
-    if (announces)
-        announce(spawner);
-}
-
 void pr_spawner_cancel(struct pr_spawner *spawner)
 {
     cancel_waiting(spawner, false);
 }
 
-void pr_spawner_close(struct pr_spawner *spawner)
+/* Until none of them has a job: those that sleep will never have one, and nobody can wake them. */
+static void abandon_threads(struct pr_spawner *spawner)
 {
-    struct pr_job *job;
-    cancel_waiting(spawner, true);
-    if (spawner->thread_count) {
-        watch_bell(spawner, EPOLL_CTL_MOD, EPOLLIN);
-        ring(spawner);
+    const struct timespec pause = {.tv_nsec = 1000000};
+    bool is_quiet = false;
+    while (!is_quiet) {
+        pthread_mutex_lock(&spawner->lock);
+        is_quiet = spawner->sleepers + spawner->gone == spawner->thread_count;
+        pthread_mutex_unlock(&spawner->lock);
+        if (!is_quiet)
+            sys_nanosleep(&pause);
     }
     for (uint32_t i = 0; i < spawner->thread_count; i++)
-        pthread_join(spawner->threads[i], NULL);
-    spawner->thread_count = 0;
-    for (uint32_t i = 0; i < spawner->place_count; i++) {
-        pthread_mutex_lock(&spawner->lock); /* a claim may come in between */
-        job = spawner->places[i].job;
-        if (job)
-            leave(spawner, job);
-        pthread_mutex_unlock(&spawner->lock);
-        if (job)
-            finish(spawner, job);
-    }
+        pthread_detach(spawner->threads[i]);
 }
 
-void pr_spawner_free(struct pr_spawner *spawner)
+void pr_spawner_close(struct pr_spawner *spawner)
+{
+    cancel_waiting(spawner, true);
+    if (spawner->thread_count) {
+        watch_bell(spawner, spawner->bell_fd, EPOLL_CTL_MOD, EPOLLIN);
+        ring(spawner);
+    }
+    if (spawner->is_deaf) {
+        hand_over_running(spawner); /* a thread that hears of an end all the same finds nothing */
+        abandon_threads(spawner);
+    }
+    for (uint32_t i = 0; i < spawner->thread_count && !spawner->is_deaf; i++)
+        pthread_join(spawner->threads[i], NULL);
+    spawner->thread_count = 0;
+    hand_over_running(spawner);
+}
+
+void pr_spawner_close_fds(struct pr_spawner *spawner)
 {
     int fds[3];
     pr_spawner_fds(spawner, fds);
     for (int i = 0; i < 3; i++)
-        if (fds[i] >= 0)
+        if (fds[i] >= 0 && is_ours(spawner, fds[i]))
             sys_close(fds[i]);
+}
+
+void pr_spawner_free(struct pr_spawner *spawner)
+{
+    pr_spawner_close_fds(spawner);
+    if (spawner->is_deaf) /* its threads may still look at it */
+        return;
     pthread_mutex_destroy(&spawner->lock);
     free(spawner->places);
     free(spawner);

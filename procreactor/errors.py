@@ -18,7 +18,7 @@ import errno
 import os
 import sys
 
-__all__ = ["SpawnError", "report_callback_error", "spawn_error"]
+__all__ = ["SpawnError", "report_callback_error", "report_denied_waits", "spawn_error"]
 
 
 class SpawnError(OSError):
@@ -94,6 +94,21 @@ def report_callback_error(callback: str) -> None:
     if isinstance(sys.exception(), KeyboardInterrupt | SystemExit):
         raise  # in an except block of the caller
     _log_exception(f"{callback} raised")
+
+
+_denied_waits: set[int] = set()
+"""The errnos of `report_denied_waits` so far."""
+
+
+def report_denied_waits(number: int) -> None:
+    """Log, once for each errno, that children end without a status and stay zombies."""
+    if number in _denied_waits:
+        return
+    _denied_waits.add(number)
+    try:
+        raise OSError(number, os.strerror(number), "waitid")
+    except OSError:
+        _log_exception("no wait for children is allowed here: their ends are told without a status")
 
 
 def _log_exception(text: str) -> None:

@@ -238,7 +238,7 @@ class ExitStatus(NamedTuple):
 
     Exactly one of *code* and *signal* is set; both are None when other code in this process took
     the status first (it called wait on the pid, or SIGCHLD is ignored) and the kernel, before
-    Linux 6.15, no longer tells.
+    Linux 6.15, no longer tells; and where a sandbox denies waitid(2).
     """
 
     code: int | None = None

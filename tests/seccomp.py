@@ -78,7 +78,7 @@ _BOTH = {  # x86_64, and aarch64, where some have another name
     "pread64": (17, 67),
     "prlimit64": (302, 261),
     "read": (0, 63),
-    "readlink": (89, 78),  # readlinkat
+    "readlink": (89, 78),  # readlinkat, where there is no other
     "rmdir": (84, 35),  # unlinkat
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),

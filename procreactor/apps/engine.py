@@ -435,7 +435,7 @@ class Engine(Generic[S]):
             return
         try:
             if task.tree is not None:
-                task.tree.signal(number, child.pid)
+                task.tree.signal(number, child.pid_while_ours)
             else:
                 child.send_signal(number)
         except (ProcessLookupError, PermissionError):
@@ -506,7 +506,7 @@ def _kill_tree(task: Task) -> bool:
     tree, child = task.tree, task.child
     if tree is None or (child is None and not tree.is_cgroup):
         return False
-    tree.kill(child.pid if child is not None else None)
+    tree.kill(child.pid_while_ours if child is not None else None)
     return True
 
 

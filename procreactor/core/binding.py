@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from procreactor._core import ffi, lib
-from procreactor.errors import SpawnError, spawn_error
+from procreactor.errors import SpawnError, report_denied_waits, spawn_error
 from procreactor.model import ExitStatus, Redirect, ResourceUsage, SpawnSpec
 
 __all__ = [
@@ -133,17 +133,23 @@ class SpawnCall:
         The status is empty when other code took it first (see `ExitStatus`). Never blocks. Once
         reaped, the same again and again: what an interrupt kept from being told is not lost.
         """
-        if not self.is_reaped and not _has_ended(lib.pr_reap(pidfd, pid, self._room_for_exit())):
+        if not self.is_reaped and not _is_so(lib.pr_reap(pidfd, pid, self._room_for_exit())):
             return None
         return _read_exit(self._exit)
 
     def reap_in(self, epoll_fd: int) -> ExitStatus | None:
         """Do as `reap` does; ``pidfd`` is then out of the epoll set, closed, and -1."""
-        if not self.is_reaped and not _has_ended(
+        if not self.is_reaped and not _is_so(
             lib.pr_reap_in(epoll_fd, self._result, self._room_for_exit())
         ):
             return None
         return _read_exit(self._exit)
+
+    def lose(self, error: int = 0) -> None:
+        """Count the child as reaped, and its status as lost; for *error*, if no wait is allowed."""
+        room = self._room_for_exit()
+        room.status = error
+        room.code = 0
 
     def _room_for_exit(self) -> Any:
         if self._exit is None:
@@ -483,8 +489,7 @@ class SpawnerThreads:
         handle, self._opened[0] = self._opened[0], ffi.NULL
         self._handle = None
         if handle:
-            for fd in self._fds:
-                os.close(fd)
+            lib.pr_spawner_close_fds(handle)
 
     def __del__(self) -> None:
         """Of one that an interrupt left half made: it has no jobs, and nobody else can end it."""
@@ -553,8 +558,6 @@ class Gather:
     def gather(self, buffer: GatherBuffer) -> int:
         """Read and reap what there is; return a set of the GATHERED bits. Never blocks."""
         told: int = lib.pr_gather(self._gather, buffer._buffer, buffer.part_bytes)
-        if told < 0:
-            raise OSError(-told, os.strerror(-told))
         return told
 
     def data(self, buffer: GatherBuffer) -> tuple[bytes, bytes]:
@@ -570,13 +573,20 @@ class Gather:
         """How the child ended, once GATHERED_EXIT was told."""
         return _read_exit(self._gather)
 
+    def lose(self, error: int = 0) -> None:
+        """Count the child as reaped, and its status as lost, as `SpawnCall.lose` does."""
+        self._gather.exit.code = 0
+        self._gather.exit.status = error
+        self._gather.reaped = 1
+
     def close(self) -> None:
         """Close what is still open; the child is not reaped by it. Idempotent."""
         lib.pr_gather_close(self._gather)
 
 
 _WATCH_HINTS = {
-    errno.ENOSPC: "this user's loops watch as many fds as they may (fs.epoll.max_user_watches)"
+    errno.EBADF: "other code of this process has closed an fd of ours",
+    errno.ENOSPC: "this user's loops watch as many fds as they may (fs.epoll.max_user_watches)",
 }
 
 
@@ -610,9 +620,8 @@ With -1 it is in none. Returns 0, or -EBADF when it was not open.
 """
 
 
-def _has_ended(code: int) -> bool:
-    if code < 0:
-        raise OSError(-code, os.strerror(-code))
+def _is_so(code: int) -> bool:
+    _check(code)
     return code > 0
 
 
@@ -623,20 +632,44 @@ def _translate_exit(
     if code == _CLD_EXITED:
         return ExitStatus(status, None, False, status << 8, usage)
     if code == 0:
+        if status:
+            report_denied_waits(status)
         return ExitStatus(usage=usage)
     dumped = code == _CLD_DUMPED
     raw = status | 0x80 if dumped else status
     return ExitStatus(signal=status, core_dumped=dumped, raw=raw, usage=usage)
 
 
-def wait_exit(pid: int) -> None:
-    """Return when the child has ended; it is left to be reaped. Blocks."""
-    lib.pr_wait_exit(pid)
+def wait_exit(pid: int) -> bool:
+    """Return True when the child has ended, left to be reaped; False where no wait is allowed.
+
+    Blocks.
+    """
+    return not lib.pr_wait_exit(pid)
+
+
+def is_child(pidfd: int, pid: int) -> bool:
+    """Whether *pid* is a child that nobody has reaped; OSError (EPERM, ENOSYS): no wait is allowed.
+
+    With a *pidfd* that very one; without (-1), whichever child has the number now.
+    """
+    return _is_so(lib.pr_is_child(pidfd, pid))
 
 
 def send_signal(pidfd: int, pid: int, number: int) -> None:
-    """Send signal *number*; raises OSError (ESRCH: gone, EINVAL: no such signal, EPERM)."""
-    code = lib.pr_signal(pidfd, pid, number)
+    """Send signal *number* to any process; OSError (ESRCH: gone, EINVAL: no such signal, EPERM).
+
+    Without a *pidfd* (-1) the caller knows that the number is that of who is meant.
+    """
+    _check(lib.pr_signal(pidfd, pid, number))
+
+
+def signal_child(pidfd: int, pid: int, number: int) -> None:
+    """Send signal *number* to a child, by its number only while it `is_child`; as `send_signal`."""
+    _check(lib.pr_signal_child(pidfd, pid, number))
+
+
+def _check(code: int) -> None:
     if code < 0:
         raise OSError(-code, os.strerror(-code))
 

@@ -24,6 +24,9 @@ Facts (cgroups(7), the kernel's admin-guide/cgroup-v2):
   of its own (EBUSY), except at the very root. So a process in a group of its own below a delegated
   one can have limits for its children beside itself, and one right in the delegated group cannot.
 - mkdir, rmdir and two opens cost more than a short command does: groups are for using again.
+- A group that was removed may be made again under its name, and is another one. An fd of its
+  directory, and a path from there, never lead to that one; and it has another inode, whose number
+  is not given again soon.
 
 Where: below the group of this process, in a directory ``procreactor-PID-RANDOM`` that its owner
 holds a lock of (flock(2)) for as long as it lives. One without a lock is what a killed process has
@@ -42,12 +45,24 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
+from procreactor.kernel import processes
 from procreactor.kernel.fds import close_fd, is_shortage, read_file
+from procreactor.model import ProcessRow
 
-__all__ = ["Cgroup", "Home", "find_directory", "is_disabled", "open_home", "remove"]
+__all__ = [
+    "Cgroup",
+    "CgroupId",
+    "Home",
+    "find_directory",
+    "identify",
+    "is_disabled",
+    "open_home",
+    "remove",
+]
 
 _PREFIX = "procreactor-"
 _CHUNK = 32
@@ -115,6 +130,32 @@ def _below(name: str, root: str) -> str | None:
     return name[len(root) :] if f"{name}/".startswith(f"{root}/") else None
 
 
+class CgroupId(NamedTuple):
+    """A group and no other, without an fd that holds it."""
+
+    path: str
+    device: int
+    inode: int
+
+    def open(self) -> Cgroup:
+        """Return the group, to be closed by the caller; OSError (ENOENT: it is no more)."""
+        group = Cgroup(self.path)
+        facts = os.fstat(group.fd)
+        if (facts.st_dev, facts.st_ino) != (self.device, self.inode):
+            group.close()
+            raise FileNotFoundError(errno.ENOENT, "another cgroup has its name", self.path)
+        return group
+
+
+def identify(fd: int) -> CgroupId | None:
+    """Return which group the directory *fd* is; None where that cannot be told: no /proc, say."""
+    try:
+        facts = os.fstat(fd)
+        return CgroupId(os.readlink(f"/proc/self/fd/{fd}"), facts.st_dev, facts.st_ino)
+    except OSError:
+        return None
+
+
 class Cgroup:
     """The group whose directory is *path*; owns two fds until `close`.
 
@@ -132,7 +173,7 @@ class Cgroup:
 
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._events_fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            self._events_fd = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         except BaseException:
             self.close()
             raise
@@ -182,19 +223,14 @@ class Cgroup:
         OSError where there is no fd to be had to look, or no memory.
         """
         found: list[int] = []
-        for folder in self._folders():
-            try:
-                text = read_file(f"{folder}/cgroup.procs")
-            except OSError as error:
-                if is_shortage(error):
-                    raise
-                continue  # removed by now, or for threads alone
-            found += [int(pid) for pid in text.split() if pid != b"0"]
+        try:
+            # It, and what a child with the right to has made below.
+            for *_, folder_fd in os.fwalk(".", dir_fd=self.fd, onerror=_raise_shortage):
+                found += _read_members(folder_fd)
+        except OSError as error:
+            if is_shortage(error):
+                raise  # else it is removed by now
         return found
-
-    def _folders(self) -> list[str]:
-        """It, and what a child with the right to has made below, each after what it lies in."""
-        return [folder for folder, _, _ in os.walk(self.path, onerror=_raise_shortage)]
 
     def signal(self, number: int) -> int:
         """Send signal *number* to every process in it and below; return to how many.
@@ -224,17 +260,22 @@ class Cgroup:
         sent = []
         refused: OSError | None = None
         pidfds: dict[int, int] = {}
+        rows: dict[int, ProcessRow | None] = {}
         try:
             for pid in pids:
                 try:
                     pidfds[pid] = os.pidfd_open(pid)
                 except ProcessLookupError:
                     pass
-                except OSError:
-                    pidfds[pid] = -1  # a sandbox: by number, right after the look
+                except OSError:  # a sandbox: by number, if it is still that of who was in the group
+                    pidfds[pid] = -1
+                    rows[pid] = processes.read_row(pid)
             here = set(self.members())
             for pid in here.intersection(pidfds):
+                row = rows.get(pid)
                 try:
+                    if row is not None:
+                        processes.check_row(row)
                     binding.send_signal(pidfds[pid], pid, number)
                     sent.append(pid)
                 except ProcessLookupError:
@@ -263,7 +304,7 @@ class Cgroup:
             return True  # and is as good as new
         self.is_spent = True
         try:
-            _write(f"{self.path}/cgroup.kill", "1")
+            _write("cgroup.kill", "1", self.fd)
         except OSError:
             return False
         return True
@@ -284,7 +325,7 @@ class Cgroup:
     def _freeze(self) -> None:
         """Have nobody in it run; return when nobody does, or when it takes too long."""
         try:
-            _write(f"{self.path}/cgroup.freeze", "1")
+            _write("cgroup.freeze", "1", self.fd)
         except OSError:
             return  # before Linux 5.2
         end_s = time.monotonic() + _FREEZE_S
@@ -295,14 +336,14 @@ class Cgroup:
 
     def _thaw(self) -> None:
         try:
-            _write(f"{self.path}/cgroup.freeze", "0")
+            _write("cgroup.freeze", "0", self.fd)
         except OSError:
             pass
 
     def set_limits(self, values: Mapping[str, str]) -> None:
         """Write each value to its file (``memory.max`` ...). OSError."""
         for name, value in values.items():
-            _write(f"{self.path}/{name}", value)
+            _write(name, value, self.fd)
 
     def evacuate(self, into: str, timeout_s: float) -> bool:
         """Move all that live in it and below to the group at *into*; return whether it is empty."""
@@ -341,8 +382,18 @@ def _raise_shortage(error: OSError) -> None:
         raise error
 
 
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _read_members(folder_fd: int) -> list[int]:
+    try:
+        text = read_file("cgroup.procs", folder_fd)
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return []  # removed by now, or for threads alone
+    return [int(pid) for pid in text.split() if pid != b"0"]
+
+
+def _write(path: str, text: str, folder_fd: int | None = None) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder_fd)
     try:
         os.write(fd, text.encode("ascii"))
     finally:

@@ -8,7 +8,12 @@ Facts:
   stays readable. The watcher must step back for a while, or it spins.
 - Where there are no pidfds (Linux before 5.4, some sandboxes, PROCREACTOR_DISABLE=pidfd), a thread
   sleeps in waitid(WNOWAIT) for each child and makes an eventfd readable: dear, but with the same
-  shape as a pidfd. There a signal goes to the number, which is ours until we reap it.
+  shape as a pidfd. There a signal goes to the number, which is the child's until it is reaped. As
+  other code may have done that, waitid(WNOWAIT) says right before whether it is a child of ours,
+  and /proc, where there is one, whether it is this one, by the time at which it was started. What
+  is left is the moment between the question and the signal.
+- Where a sandbox denies waitid altogether, a pidfd still tells the end, and /proc to that thread:
+  once, without a status, and the zombie stays.
 - PROCREACTOR_DISABLE (clone3, pidfd, unshare, close_range, vfork, helper, cgroup; commas) is read
   at the first spawn, like all that is learnt about the kernel.
 - os.fork in the host program: parent and child then share one idea of whose children these are.
@@ -19,18 +24,23 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
-from procreactor.kernel import dispositions
+from procreactor.kernel import dispositions, processes
 from procreactor.kernel.fds import close_fd
 from procreactor.model import ExitStatus, SpawnSpec
 
 __all__ = ["Child", "in_use", "open_exit_fd"]
+
+
+_LOOK_AGAIN_S = 0.02
 
 
 class _Ladder:
@@ -79,12 +89,13 @@ class Child:
     fds of ``ours`` over for good empties it.
     """
 
-    __slots__ = ("_call", "_exit_fd", "_is_made", "_owner", "ours", "pid", "pidfd")
+    __slots__ = ("_birth", "_call", "_exit_fd", "_is_made", "_owner", "ours", "pid", "pidfd")
 
     def __init__(self, spec: SpawnSpec, epoll_fd: int = -1) -> None:
         self._exit_fd = -1  # first: an interrupt may leave the object half made
         self._owner = _this_process
         self._is_made = False  # once it is, pid, pidfd and ours are here, and no longer the call's
+        self._birth: int | None = None  # of one without a pidfd, as far as /proc tells
         self._call = binding.SpawnCall(len(spec.redirects), epoll_fd)
         self.pid = -1
         self.pidfd = -1
@@ -155,6 +166,7 @@ class Child:
         pid, self.pidfd, ours = self._call.made()
         self._exit_fd = self.pidfd
         if self.pidfd < 0 <= pid:
+            self._birth = processes.birth_of(pid)
             self._exit_fd = _watch_by_thread(pid)
         self.ours = ours
         self.pid = pid
@@ -178,15 +190,14 @@ class Child:
             self.close(drop)
             return
         try:
-            binding.send_signal(self.pidfd, self.pid, signal.SIGKILL)
-        except PermissionError:  # another user's by now (a setuid program): it is let go of
-            self.close(drop)
-            self.pid = -1
-            return
+            self._signal(signal.SIGKILL)
         except OSError:
-            pass  # gone by itself
-        self.wait_exit()
-        self.try_reap(drop)
+            pass  # reaped by others; or another user's by now (a setuid program), and let go of
+        else:
+            self.wait_exit()
+            self.try_reap(drop)
+        self.close(drop)
+        self.pid = -1
 
     @property
     def mode(self) -> frozenset[str]:
@@ -206,11 +217,58 @@ class Child:
     def try_reap(self, close: Callable[[int], object] = close_fd) -> ExitStatus | None:
         """Return how the child ended, its fds closed by *close*; or None while it has not ended."""
         self.check_owner()
-        status = self._call.reap(self.pidfd, self.pid)
+        status = self._reap()
         if status is not None:
             self.close(close)
             self.pid = -1
         return status
+
+    def _reap(self) -> ExitStatus | None:
+        if not self._call.is_reaped and self._is_anothers():
+            self._call.lose()
+        try:
+            return self._call.reap(self.pidfd, self.pid)
+        except OSError as denial:
+            if not self._has_been_told():
+                return None
+            self._call.lose(denial.errno or errno.EPERM)
+            return self._call.reap(self.pidfd, self.pid)
+
+    def _has_been_told(self) -> bool:
+        return _wait_readable(self._exit_fd, 0)
+
+    def _is_anothers(self) -> bool:
+        """Whether the number is seen to be another process's by now. Not asked with a pidfd."""
+        if self._birth is None:
+            return False
+        birth = processes.birth_of(self.pid)
+        return birth is not None and birth != self._birth
+
+    @property
+    def lost_error(self) -> int | None:
+        """Why the status of a child that has ended, and has no pidfd, will never be had.
+
+        0: others have reaped it; an errno: a sandbox denies every wait; None where it may be had.
+        """
+        if self.pidfd >= 0 or self.pid < 0:
+            return None
+        try:
+            if self._is_anothers() or not binding.is_child(-1, self.pid):
+                return 0
+        except OSError as denial:
+            return denial.errno if self._has_been_told() else None
+        return None
+
+    @property
+    def pid_while_ours(self) -> int | None:
+        """The child's number, unless it is reaped, be it by others; then it may be a stranger's."""
+        if self.pid < 0 or self._is_anothers():
+            return None
+        try:
+            is_ours = binding.is_child(self.pidfd, self.pid)
+        except OSError:  # no wait is allowed: who lives has its number, and whose birth is known
+            is_ours = not self._has_been_told() if self.pidfd >= 0 else self._birth is not None
+        return self.pid if is_ours else None
 
     def try_reap_in(self, epoll_fd: int) -> ExitStatus | None:
         """Do as `try_reap` does; the fds are taken out of the epoll set before they are closed.
@@ -226,16 +284,25 @@ class Child:
         return status
 
     def send_signal(self, number: int) -> None:
-        """Send signal *number*; ProcessLookupError once the child is reaped, OSError (EINVAL)."""
+        """Send signal *number*; ProcessLookupError once the child is reaped, be it by others.
+
+        OSError: EINVAL, EPERM; the latter, or ENOSYS, also where a sandbox leaves us without both
+        signals by pidfd and waitid, and so without a way to know whose the number is.
+        """
         self.check_owner()
-        if self.pid < 0:
+        self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        if self.pid < 0 or (self._birth is not None and self._is_anothers()):
             raise ProcessLookupError(errno.ESRCH, "the child has been reaped")
-        binding.send_signal(self.pidfd, self.pid, number)
+        binding.signal_child(self.pidfd, self.pid, number)
 
     def wait_exit(self) -> None:
         """Return when the child has ended; it is still to be reaped. Blocks."""
-        if self.pidfd < 0 or not self._wait_by_pidfd():
-            binding.wait_exit(self.pid)
+        if self.pidfd >= 0 and self._wait_by_pidfd():
+            return
+        if not binding.wait_exit(self.pid) and self._exit_fd >= 0:
+            _wait_readable(self._exit_fd)
 
     def _wait_by_pidfd(self) -> bool:
         """Return True when the child has ended; False where a sandbox denies such a wait."""
@@ -275,6 +342,13 @@ class Child:
                 errno.ECHILD,
                 f"pid {self.pid} is a child of process {self._owner.pid}, not of this one",
             )
+
+
+def _wait_readable(fd: int, timeout_ms: int | None = None) -> bool:
+    """Return whether *fd* is readable, at the latest after so long; None: when it is."""
+    poller = select.poll()  # not select.select, which knows no fd beyond 1023
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(timeout_ms))
 
 
 def _is_stop(news: os.waitid_result | None) -> bool:
@@ -339,13 +413,24 @@ def _watch_by_thread(pid: int) -> int:
 
 
 def _wait_and_tell(pid: int, copies: list[int]) -> None:
-    binding.wait_exit(pid)
+    if not binding.wait_exit(pid):
+        _wait_by_looking(pid)
     try:
         fd = copies.pop()  # whoever takes it out of the list closes it
     except IndexError:
         return  # our start was interrupted, and undone
     os.eventfd_write(fd, 1)
     close_fd(fd)
+
+
+def _wait_by_looking(pid: int) -> None:
+    """Return when /proc shows that *pid* has ended, or where there is none."""
+    birth = processes.birth_of(pid)
+    while birth is not None and birth == processes.birth_of(pid):
+        row = processes.read_row(pid)
+        if row is None or not row.is_alive:
+            return
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _close_all(fds: list[int]) -> None:

@@ -34,9 +34,9 @@ def is_shortage(error: OSError) -> bool:
     return error.errno in _SHORTAGES
 
 
-def read_file(path: str) -> bytes:
-    """Return all that the file at *path* says; OSError of opening and of reading."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def read_file(path: str, folder_fd: int | None = None) -> bytes:
+    """Return all that the file at *path*, below *folder_fd*, says; OSError of opening, reading."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder_fd)
     try:
         data = b""
         while piece := os.read(fd, _PIECE_BYTES):

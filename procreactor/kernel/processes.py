@@ -10,6 +10,10 @@ Facts (proc(5), pidfd_open(2), prctl(2), credentials(7)):
 - So a signal is sent in three steps: open a pidfd by number, look whether the number is still that
   of the process that is meant, send by the pidfd. If it was reaped on the way, the last step fails.
   Without pidfds (a sandbox) the signal goes to the number, right after the look.
+- So does one to a group, before Linux 6.9: there a pidfd stands for the group of its process, too.
+  A group's number is given to nobody else while one of it lives, or is a zombie; but it may be left
+  by its leader, reaped, and the last of it be gone. Who signals a group by its number looks at the
+  leader right before.
 - A process is a zombie, by its first thread, also while other threads of it go on.
 - The environment that /proc shows is that of the last exec, in the process's memory: forks have it,
   whatever they set since. To read it one needs the rights of a tracer (ptrace(2)): the same user
@@ -26,9 +30,10 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from procreactor.core import binding
@@ -37,18 +42,23 @@ from procreactor.model import ProcessRow
 
 __all__ = [
     "Adoption",
+    "birth_of",
+    "check_row",
+    "is_child",
     "note_stray",
     "read_environment",
     "read_row",
     "read_rows",
     "reap",
     "reap_strays",
+    "signal_group",
     "signal_process",
     "ticks_now",
     "wait_for_ends",
 ]
 
 _PAUSE_S = 0.002
+_TO_THE_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP
 _STAT_FIELDS = 20  # as far as they are of use here, of those after the name
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -61,13 +71,28 @@ def ticks_now() -> int:
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_PER_S)
 
 
+def _check_proc() -> None:
+    """OSError where there is no /proc of ours."""
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise FileNotFoundError(errno.ENOENT, "the /proc of another pid namespace", "/proc")
+
+
+def birth_of(pid: int) -> int | None:
+    """Return when *pid* was started, in ticks; None where it is gone, or nobody can look."""
+    try:
+        _check_proc()
+        row = read_row(pid)
+    except OSError:
+        return None
+    return row.started if row is not None else None
+
+
 def read_rows() -> dict[int, ProcessRow]:
     """Return all processes that are to be seen, by pid. OSError where there is no /proc of ours.
 
     Also where there is no fd to be had, or no memory: who would be left out then is there.
     """
-    if os.readlink("/proc/self") != str(os.getpid()):
-        raise FileNotFoundError(errno.ENOENT, "the /proc of another pid namespace", "/proc")
+    _check_proc()
     rows = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -144,9 +169,7 @@ def _open(row: ProcessRow) -> int:
     except OSError:
         pidfd = -1
     try:
-        now = read_row(row.pid)
-        if now is None or now.started != row.started:
-            raise ProcessLookupError(errno.ESRCH, "it has ended")
+        check_row(row)
     except BaseException:
         if pidfd >= 0:
             close_fd(pidfd)
@@ -154,23 +177,60 @@ def _open(row: ProcessRow) -> int:
     return pidfd
 
 
+def check_row(row: ProcessRow) -> None:
+    """ProcessLookupError unless the process of *row* has its number still; a zombie has."""
+    now = read_row(row.pid)
+    if now is None or now.started != row.started:
+        raise ProcessLookupError(errno.ESRCH, "it has ended")
+
+
 def signal_process(row: ProcessRow, number: int) -> bool:
     """Send signal *number* to the process of *row*; return whether it was there to take it.
 
     OSError: EPERM (another user's), EINVAL (no such signal), and as for `read_row`.
     """
+    return _send(row, number, binding.send_signal)
+
+
+def signal_group(row: ProcessRow, number: int) -> bool:
+    """Send signal *number* to the group that the process of *row* leads; as `signal_process`.
+
+    One that has ended and is not reaped leads it still.
+    """
+    return _send(row, number, _send_to_group)
+
+
+def _send(row: ProcessRow, number: int, send: Callable[[int, int, int], object]) -> bool:
     try:
         pidfd = _open(row)
     except ProcessLookupError:
         return False
     try:
-        binding.send_signal(pidfd, row.pid, number)
+        send(pidfd, row.pid, number)
     except ProcessLookupError:
         return False
     finally:
         if pidfd >= 0:
             close_fd(pidfd)
     return True
+
+
+def _send_to_group(pidfd: int, pid: int, number: int) -> None:
+    if pidfd >= 0:
+        try:
+            return signal.pidfd_send_signal(pidfd, number, None, _TO_THE_GROUP)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+                raise
+    return os.killpg(pid, number)
+
+
+def is_child(pid: int) -> bool:
+    """Whether *pid* is a child of this process, reaped by nobody; False where nobody may ask."""
+    try:
+        return binding.is_child(-1, pid)
+    except OSError:
+        return False
 
 
 def wait_for_ends(rows: Iterable[ProcessRow], timeout_s: float) -> None:

@@ -233,6 +233,11 @@ class CollectedChild(Generic[S]):
         """The child's number, or None once it is reaped."""
         return self.child.pid if self.child.pid >= 0 else None
 
+    @property
+    def pid_while_ours(self) -> int | None:
+        """The child's number, unless it is reaped, be it by others."""
+        return self.child.pid_while_ours
+
     def send_signal(self, number: int) -> None:
         """Signal the child; ProcessLookupError once it is reaped, OSError (EINVAL, EPERM)."""
         self.child.send_signal(number)
@@ -352,6 +357,8 @@ class CollectedChild(Generic[S]):
         What has ended is forgotten before anybody else hears of it: C has closed the fd, and a sink
         may open something under its number.
         """
+        if self.child.pidfd < 0 <= self.child.pid:
+            self._look_for_loss()
         told = self._gather.gather(self._shared.buffer)
         over = told & GATHERED_OVER
         news, self._told = over & ~self._told, over
@@ -360,6 +367,12 @@ class CollectedChild(Generic[S]):
             self.ended_s = time.monotonic()
         self._forget(news)
         return told, news
+
+    def _look_for_loss(self) -> None:
+        """C asks by the number, which may be another child's once others have reaped this one."""
+        error = self.child.lost_error
+        if error is not None:
+            self._gather.lose(error)
 
     def _ask_exit(self) -> None:
         """Reap the child if it has ended; its data is nobody's any more."""

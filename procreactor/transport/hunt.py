@@ -5,9 +5,10 @@ How (transport/kinship.py says who is a member, kernel/processes.py what /proc i
 - To kill, all is stopped first, look after look, until a look shows nobody new: what is stopped
   neither forks nor ends, so no member loses the parent by which it is found. Then all is killed,
   until a look shows nobody alive. A process that was seen once as a member stays one.
-- The leader, a child of ours that nobody reaps meanwhile, keeps its number. So its group, if it
+- The leader, a child of ours that we do not reap meanwhile, keeps its number. So its group, if it
   leads one, is signalled as a whole, which in the kernel is one step, forks under way included:
-  that is what ends a storm of forks.
+  that is what ends a storm of forks. Other code may reap it all the same: so it is looked at again
+  each time, and without it the group is signalled one by one.
 - While it lasts, orphans of our descendants come to us (processes.Adoption), so the killed ones are
   reaped here, and nothing is left to an init that may not care to.
 
@@ -67,13 +68,20 @@ class Hunt:
         self._known: dict[int, int] = {}  # pid and start
         self._barren: dict[int, int] = {}  # those without the token
         self._foreign = {os.getsid(0)}
-        self._leads = leads and leader_pid is not None
-        row = processes.read_row(leader_pid) if leader_pid is not None else None
-        if row is not None:
-            self._known[row.pid] = row.started
-            self._leads = row.session == row.group == row.pid
-            if row.session != row.pid:
-                self._foreign.add(row.session)
+        self._leads = leads
+        self._leader: ProcessRow | None = None  # where there is a /proc
+        if leader_pid is not None:
+            self._find_leader(leader_pid)
+
+    def _find_leader(self, pid: int) -> None:
+        row = processes.read_row(pid)
+        if row is None or row.parent != self._own_pid:
+            return
+        self._leader = row
+        self._known[row.pid] = row.started
+        self._leads = row.session == row.group == row.pid
+        if row.session != row.pid:
+            self._foreign.add(row.session)
 
     def members(self) -> list[int]:
         """Return the pids of all that are alive. OSError without /proc, or an fd to look."""
@@ -207,17 +215,18 @@ class Hunt:
             and vouches(then, now, self._foreign)
         )
 
-    # -- the leader, whose number cannot be another's -------------------------------------------
+    # -- the leader -----------------------------------------------------------------------------
 
     def _signal_group(self, number: int) -> None:
-        if self._leads and self._leader_pid is not None:
+        if self._leads and self._leader is not None:
             try:
-                os.killpg(self._leader_pid, number)
-            except (ProcessLookupError, PermissionError):
+                processes.signal_group(self._leader, number)
+            except PermissionError:
                 pass
 
     def _signal_leader(self, number: int) -> int:
-        if self._leader_pid is None:
+        """By its number, without a /proc to look whose that is: but whether it is a child's."""
+        if self._leader_pid is None or not processes.is_child(self._leader_pid):
             return 0
         send = os.killpg if self._leads else os.kill
         try:

@@ -10,7 +10,9 @@ reads what they write, as they write it (collected.py), and reaps them. A child 
 before waits for that, so the ticks become short while such children come, and long again when none
 does.
 
-A child with something to be written into it is the loop's from its start on.
+A child with something to be written into it is the loop's from its start on. The timer goes on for
+it until then, though there is nothing to be claimed: should the host have closed the fd by which
+the threads tell, what they have to tell is found all the same.
 
 An exception of a signal handler may come between any two lines: a loop that goes on after it tells
 all ends but the one that it was just telling; `close` then leaves nothing.
@@ -47,6 +49,8 @@ _FULL_BYTES = 32768
 and is full with half as many bytes when no two writes fit into one."""
 
 _NO_SPAN = (-1, 0, 0)
+
+_CLOSED_BY_OTHERS = "other code of this process has closed an fd of ours"
 
 S = TypeVar("S", bound=Sink)
 K = TypeVar("K")
@@ -141,12 +145,17 @@ class ChildPool(Generic[S]):
         return len(self._starting) + len(self._running)
 
     def check_owner(self) -> None:
-        """Raise ValueError once closed, ChildProcessError in a forked copy of the process."""
+        """Raise ValueError once closed, ChildProcessError in a forked copy of the process.
+
+        SpawnError (EBADF) where other code has closed the fd by which the threads tell.
+        """
         if not self._is_open:
             raise ValueError("the pool is closed")
         if not self._watch.active:
             if self._pid != os.getpid():
                 raise ChildProcessError(errno.ECHILD, "the pool's children are another process's")
+            if self._loop.epoll_fd >= 0:  # the number of the threads' eventfd is another's
+                raise spawn_error(errno.EBADF, "watch", None, _CLOSED_BY_OTHERS)
             raise ValueError("the pool's loop is closed")
 
     def submit(self, spec: SpawnSpec, data: bytes = b"") -> int:
@@ -161,14 +170,11 @@ class ChildPool(Generic[S]):
             raise ValueError("a pool cannot set a parent death signal: its threads end with it")
         if spec.redirects is not self._checked:
             self._check_redirects(spec.redirects)
-        if data:
-            child = self._spawner.submit(spec, keeps=False)[1]
-        else:
-            child = self._spawner.submit(spec, True, self._young)[1]
-            self._hurry()
-            if self._tick is None:
-                self._tick_s = self._usual_tick_s
-                self._tick = self._loop.call_later(self._tick_s, self._on_tick)
+        child = self._spawner.submit(spec, not data, self._young)[1]
+        self._hurry()
+        if self._tick is None:
+            self._tick_s = self._usual_tick_s
+            self._tick = self._loop.call_later(self._tick_s, self._on_tick)
         number = self._submitted
         self._submitted = number + 1
         self._starting[child] = _Job(number, spec, data)

@@ -32,6 +32,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from procreactor.errors import SpawnError, spawn_error
+from procreactor.kernel import cgroups
+from procreactor.kernel.cgroups import CgroupId
 from procreactor.kernel.children import Child
 from procreactor.kernel.fds import close_fd
 from procreactor.kernel.poller import READ
@@ -111,7 +113,7 @@ class _Life:
         self._exit_watch: Watch | None = None
         self._state = State.RUNNING
         self._exit_is_told = False
-        self._cgroup: str | None = None
+        self._cgroup: CgroupId | None = None
         self.status: ExitStatus | None = None
 
     @property
@@ -149,26 +151,12 @@ class _Life:
         if self._child is None:
             raise ProcessLookupError("the child has not been started")
         self._child.check_owner()
-        signal_tree(self._pid_while_ours(), number, self._cgroup)
-
-    def _pid_while_ours(self) -> int | None:
-        """The child's number, unless other code has reaped it, and it may be a stranger's."""
-        assert self._child is not None
-        try:
-            self._child.send_signal(0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass  # it has changed its user
-        return self.pid
+        signal_tree(self._child, number, self._cgroup)
 
     def _note_cgroup(self, spec: SpawnSpec) -> None:
-        """Remember by its directory the cgroup of *spec*: the fd is the caller's."""
+        """Remember which cgroup that of *spec* is: the fd is the caller's."""
         if spec.cgroup_fd >= 0:
-            try:
-                self._cgroup = os.readlink(f"/proc/self/fd/{spec.cgroup_fd}")
-            except OSError:
-                pass  # not open, or no /proc
+            self._cgroup = cgroups.identify(spec.cgroup_fd)
 
     def _watch_exit(self, child: Child, by_start: bool = False) -> None:
         watch = self._loop.adopt if by_start and child.exit_is_watched else self._loop.watch

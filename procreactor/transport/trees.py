@@ -35,7 +35,8 @@ from collections.abc import Sequence
 
 from procreactor.errors import spawn_error
 from procreactor.kernel import cgroups, children, processes
-from procreactor.kernel.cgroups import Cgroup, Home
+from procreactor.kernel.cgroups import Cgroup, CgroupId, Home
+from procreactor.kernel.children import Child
 from procreactor.model import SpawnSpec
 from procreactor.transport.hunt import Hunt
 from procreactor.transport.kinship import VARIABLE, inherited_tokens
@@ -97,8 +98,8 @@ def _plan_cpus(cpus: object) -> float:
 class Tree:
     """The processes that come of one command. *spec* is how the command is to be started.
 
-    *leader_pid* is everywhere the command's pid, while its owner has not reaped it and does not
-    meanwhile; after that None.
+    *leader_pid* is everywhere the command's pid, while nobody has reaped it, and its owner does not
+    meanwhile (`Child.pid_while_ours`); after that None.
     """
 
     __slots__ = ("_forest", "spec")
@@ -398,28 +399,29 @@ def _let_go(path: str, into: str, patience_s: float) -> None:
 # --- trees that nobody has planted ----------------------------------------------------------------
 
 
-def signal_tree(pid: int | None, number: int, cgroup: str | None = None) -> None:
-    """Send signal *number* to the child *pid* of this process and to all that descends from it.
+def signal_tree(child: Child, number: int, cgroup: CgroupId | None = None) -> None:
+    """Send signal *number* to *child* and to all that descends from it.
 
-    *pid* None for one that is reaped. With the directory of the *cgroup* that it was started in, to
-    all that are in there, unless that is this process's own. With SIGKILL, return when all have
-    ended, or after `PATIENCE_S`. ProcessLookupError when there is nobody; OSError (EINVAL, EPERM).
+    With the *cgroup* that it was started in, to all that are in there, if it is there still, and
+    unless it is this process's own. With SIGKILL, return when all have ended, or after
+    `PATIENCE_S`. ProcessLookupError when there is nobody; OSError (EINVAL, EPERM).
     """
     reached = _signal_group(cgroup, number) if cgroup is not None else 0
+    pid = child.pid_while_ours
     if pid is not None:
         hunt = Hunt(pid)
         if number == signal.SIGKILL:
             hunt.kill(PATIENCE_S)
         elif not hunt.signal(number) and not reached:
-            os.kill(pid, number)  # a zombie that is not reaped, or no /proc: the number is its own
+            child.send_signal(number)  # a zombie that is not reaped, or there is no /proc
     elif not reached:
         raise ProcessLookupError(errno.ESRCH, "there is nobody left")
 
 
-def _signal_group(path: str, number: int) -> int:
+def _signal_group(identity: CgroupId, number: int) -> int:
     """Return how many took it."""
     try:
-        group = Cgroup(path)
+        group = identity.open()
     except OSError:
         return 0
     try:

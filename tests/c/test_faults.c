@@ -1001,7 +1001,7 @@ static int wait_signal_and_reap(const struct mode *mode)
     int code = scene_spawn(&scene);
     if (code)
         return code;
-    int signalled = pr_signal(scene.result.pidfd, scene.result.pid, SIGKILL);
+    int signalled = pr_signal_child(scene.result.pidfd, scene.result.pid, SIGKILL);
     close(scene.ours[0]);
     scene.ours[0] = -1;
     int waited = pr_wait_exit(scene.result.pid);

@@ -175,6 +175,24 @@ TEST_COLD(a_wait_that_knows_no_pidfd_is_learnt_and_leaves_no_zombie)
     run_apart(probe_wait_refused, &denied);
 }
 
+static void probe_without_any_wait(void *unused)
+{
+    siginfo_t info;
+    (void)unused;
+    twin_reset();
+    twin_deny(SYS_waitid, EPERM);
+    CHECK_INT(pr_features(), usual);
+    CHECK_INT(waitid(P_ALL, 0, &info, WEXITED | __WALL), 0);
+}
+
+TEST_COLD(where_no_wait_is_allowed_pidfds_are_what_tells_an_end)
+{
+    find_usual();
+    if (!(usual & PR_FEATURE_PIDFD))
+        skip("no pidfds here");
+    run_apart(probe_without_any_wait, NULL);
+}
+
 static void probe_interrupted(void *unused)
 {
     (void)unused;
@@ -283,6 +301,23 @@ TEST_COLD(a_wait_that_knows_no_pidfd_is_learnt_without_a_child_too)
     run_apart(ask_without_a_child, &without);
     run_apart(ask_without_a_child, &unknown);
     run_apart(ask_without_a_child, &denied);
+}
+
+static void ask_without_any_wait(void *unused)
+{
+    (void)unused;
+    twin_reset();
+    pr_disable(PR_FEATURE_VFORK);
+    twin_deny(SYS_waitid, EPERM);
+    CHECK(pr_features() & PR_FEATURE_PIDFD);
+}
+
+TEST_COLD(where_no_wait_is_allowed_pidfds_stay_without_a_child_too)
+{
+    find_usual();
+    if (!(usual & PR_FEATURE_PIDFD))
+        skip("no pidfds here");
+    run_apart(ask_without_any_wait, NULL);
 }
 
 /* --- a sandbox that is entered later ---------------------------------------------------------- */

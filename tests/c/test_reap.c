@@ -306,8 +306,48 @@ TEST(a_wait_that_fails_is_reported)
 {
     struct pr_exit end;
     start_waiting_child(NULL);
+    twin_deny(SYS_waitid, EFAULT);
+    CHECK_INT(reap(&end), -EFAULT);
+    twin_reset();
+    scene_must_exit(&scene, 0);
+}
+
+/* --- no wait of any kind ---------------------------------------------------------------------- */
+
+TEST(without_any_wait_a_pidfd_tells_the_end_and_nothing_of_it)
+{
+    const int refusals[] = {ENOSYS, EPERM};
+    struct pr_exit end;
+    siginfo_t info;
+    skip_unless_features(PR_FEATURE_PIDFD);
+    for (int i = 0; i < 2; i++) {
+        start_waiting_child(NULL);
+        struct pollfd polled = {.fd = scene.result.pidfd, .events = POLLIN};
+        twin_deny(SYS_waitid, refusals[i]);
+        CHECK_INT(reap(&end), 0);
+        CHECK_INT(pr_signal_child(scene.result.pidfd, scene.result.pid, SIGTERM), 0);
+        CHECK_INT(poll(&polled, 1, -1), 1);
+        CHECK_INT(reap(&end), 1);
+        CHECK_INT(end.code, 0);
+        CHECK_INT(end.status, refusals[i]);
+        CHECK_INT(end.user_us, 0);
+        twin_deny(SYS_ppoll, EPERM);
+        CHECK_INT(reap(&end), -refusals[i]);
+        twin_reset();
+        CHECK_INT(waitid(P_PID, (id_t)scene.result.pid, &info, WEXITED), 0);
+        close_scene();
+    }
+}
+
+TEST(without_any_wait_and_without_a_pidfd_nothing_is_known)
+{
+    struct pr_exit end;
+    pr_disable(PR_FEATURE_PIDFD);
+    start_waiting_child(NULL);
     twin_deny(SYS_waitid, EPERM);
     CHECK_INT(reap(&end), -EPERM);
+    CHECK_INT(pr_is_child(-1, scene.result.pid), -EPERM);
+    CHECK_INT(pr_signal_child(-1, scene.result.pid, SIGTERM), -EPERM);
     twin_reset();
     scene_must_exit(&scene, 0);
 }
@@ -332,6 +372,63 @@ TEST(a_sandbox_without_signals_by_pidfd_gets_them_by_pid)
         twin_reset();
         CHECK_INT(scene_end(&scene).status, SIGTERM);
     }
+}
+
+/* Whom nobody has reaped has its number; the twin tells of a signal that goes by it. */
+TEST_BOTH_WAYS(a_signal_by_number_is_for_a_child_that_nobody_has_reaped)
+{
+    start_waiting_child(mode);
+    int pid = scene.result.pid, pidfd = scene.result.pidfd;
+    twin_deny(SYS_pidfd_send_signal, EPERM);
+    CHECK_INT(pr_is_child(pidfd, pid), 1);
+    CHECK_INT(pr_signal_child(pidfd, pid, SIGSTOP), 0);
+    CHECK_INT(pr_signal_child(pidfd, pid, 0), 0);
+    CHECK_INT(pr_signal_child(pidfd, pid, SIGKILL), 0);
+    CHECK_INT(pr_wait_exit(pid), 0);
+    CHECK_INT(pr_is_child(pidfd, pid), 1);
+    CHECK_INT(pr_signal_child(pidfd, pid, SIGTERM), 0); /* a zombie */
+    twin_fail(SYS_waitid, 1, EINTR);
+    CHECK_INT(pr_is_child(pidfd, pid), 1);
+    reap_as_other_code();
+    CHECK_INT(pr_is_child(pidfd, pid), 0);
+    twin_reset();
+    twin_deny(SYS_pidfd_send_signal, EPERM);
+    CHECK_INT(pr_signal_child(pidfd, pid, SIGKILL), -ESRCH);
+    CHECK_INT(twin_count(SYS_kill), 0);
+    close_scene();
+}
+
+/* No waitid can be asked of another's child; poll can, of whoever has a pidfd. */
+TEST(a_signal_that_may_not_go_by_pidfd_does_not_go_to_who_has_ended)
+{
+    struct pr_exit end;
+    skip_unless_features(PR_FEATURE_PIDFD);
+    start_waiting_child(NULL);
+    twin_deny(SYS_pidfd_send_signal, ENOSYS);
+    CHECK_INT(pr_signal(scene.result.pidfd, scene.result.pid, SIGKILL), 0);
+    CHECK_INT(pr_wait_exit(scene.result.pid), 0);
+    twin_reset();
+    twin_deny(SYS_pidfd_send_signal, ENOSYS);
+    CHECK_INT(pr_signal(scene.result.pidfd, scene.result.pid, SIGKILL), -ESRCH);
+    CHECK_INT(twin_count(SYS_kill), 0);
+    CHECK_INT(reap(&end), 1);
+    close_scene();
+}
+
+TEST(a_child_that_lives_is_signalled_by_number_where_neither_wait_nor_signal_by_pidfd_is_allowed)
+{
+    skip_unless_features(PR_FEATURE_PIDFD);
+    start_waiting_child(NULL);
+    twin_deny(SYS_pidfd_send_signal, EPERM);
+    twin_deny(SYS_waitid, EPERM);
+    CHECK_INT(pr_signal_child(scene.result.pidfd, scene.result.pid, SIGTERM), 0);
+    twin_reset();
+    CHECK_INT(pr_wait_exit(scene.result.pid), 0);
+    twin_deny(SYS_pidfd_send_signal, EPERM);
+    twin_deny(SYS_waitid, EPERM);
+    CHECK_INT(pr_signal_child(scene.result.pidfd, scene.result.pid, SIGTERM), -ESRCH);
+    twin_reset();
+    CHECK_INT(scene_end(&scene).status, SIGTERM);
 }
 
 static void signal_a_stranger(void *unused)

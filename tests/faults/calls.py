@@ -35,6 +35,7 @@ from errno import (
     EPERM,
     EPIPE,
     EROFS,
+    ETIMEDOUT,
     ETXTBSY,
 )
 
@@ -63,7 +64,9 @@ CALLS: Mapping[str, Call] = {
     "eventfd2": ((EMFILE, ENOMEM, ENFILE), ("exit watch", "")),
     "execve": ((ENOENT, ETXTBSY, EACCES, EPERM, ENOEXEC, ENOMEM, EAGAIN, E2BIG), ("exec",)),
     "exit_group": ((), ()),
-    "fcntl": ((EMFILE, EPERM), ("pipe", "report pipe", "exit watch")),
+    "fcntl": ((EMFILE, EPERM), ("pipe", "report pipe", "exit watch", "")),
+    "fstat": ((EPERM,), ()),
+    "futex": ((ETIMEDOUT, ENOSYS, EINTR, EAGAIN), ()),
     "getpid": ((), ()),
     "getppid": ((), ()),
     "getpriority": ((EPERM,), ("nice",)),
@@ -76,11 +79,13 @@ CALLS: Mapping[str, Call] = {
     "mmap": ((ENOMEM,), ("clone",)),
     "mprotect": ((ENOMEM,), ("clone",)),
     "openat": ((EMFILE, ENOSPC, ENOENT, EACCES, ENOMEM), ("open pty", "cgroup")),
+    "openat cgroup": ((EMFILE, EACCES), ()),  # is it frozen? If nobody can look, it is not
     "pidfd_send_signal": ((ENOSYS, EPERM), ("",)),
     "pipe2": ((EMFILE, ENFILE), ("pipe", "report pipe", "")),
     "ppoll": ((EINTR, ENOMEM, ENOSYS), ()),
     "prctl": ((EINVAL, EPERM), ("no_new_privs", "parent death signal", "")),
     "prlimit64": ((EPERM, EINVAL), ("rlimit",)),
+    "read cgroup": ((EINTR, ENODEV), ()),
     "read eventfd": ((EINTR, EAGAIN), ()),
     "read pipe": ((EINTR, EAGAIN, SHORT), ("report pipe",)),
     "read terminal": ((EINTR, EIO, EAGAIN, SHORT), ()),
@@ -125,7 +130,7 @@ LIBC_CALLS: Mapping[str, Call] = {
     "read cgroup": ((ENOMEM, EINTR), ("cgroup", "")),
     "read file": ((EIO, EINTR), ("user database",)),
     "read proc": ((ENOMEM, EINTR), ("cgroup", "")),
-    "readlink": ((ENOMEM,), ("",)),
+    "readlink": ((ENOMEM, EACCES), ("",)),
     "rmdir": ((EBUSY,), ()),
     "sched_getaffinity": ((), ()),
     "splice": ((EAGAIN, EPIPE, SHORT, EINVAL, EINTR, ENOMEM), ("",)),
@@ -172,8 +177,6 @@ ENDS = frozenset(
 """Errors which say that nobody is at the other side: what is on its way is lost."""
 
 UNREACHED: Mapping[str, str] = {
-    "fstat": "when sources lie above the cut: tests/c, any_call_of_a_spawn_among_many_fds",
-    "futex": "where a cgroup may be frozen: tests/c, any_call_of_a_spawn_that_may_be_frozen",
     "getdents64": "where close_range is denied: tests/c, any_call_of_a_spawn, older kernels",
     "munmap": "when more spawns run at once than there are stacks: tests/c, any_call_for_a_stack",
     "nanosleep": "after ETXTBSY: tests/c, any_call_of_a_spawn_of_a_busy_program",

@@ -335,8 +335,18 @@ class _Supervisor:
         if name == "newfstatat":
             return "" if self._text_at(question.pid, second) else "fd"
         if name == "openat":
-            return _place(os.fsdecode(self._text_at(question.pid, second)))
+            path = os.fsdecode(self._text_at(question.pid, second))
+            folder_fd = ctypes.c_int(first & 0xFFFFFFFF).value
+            is_below = folder_fd >= 0 and not path.startswith("/")
+            return _place(self._path_of(folder_fd) if is_below else path)
         return self._kind(first) if name in _WITH_A_KIND else ""
+
+    def _path_of(self, fd: int) -> str:
+        copy = _fetch(self._pidfd, fd)
+        try:
+            return os.readlink(f"/proc/self/fd/{copy}")
+        finally:
+            os.close(copy)
 
     def _kind(self, fd: int) -> str:
         copy = _fetch(self._pidfd, fd)

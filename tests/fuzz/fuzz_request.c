@@ -513,7 +513,7 @@ static long world_read(int fd, void *buffer, size_t size)
     return sizeof report;
 }
 
-int pr_signal(int pidfd, int pid, int number)
+int pr_signal_child(int pidfd, int pid, int number)
 {
     CHECK(pid == PID && pidfd == world.pidfd && number == SIGKILL);
     CHECK(world.child == ALIVE || world.child == ENDED);

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from woods import living, new_mark, wait_gone
 
 from procreactor.internet.epollreactor import EPollReactor
 from procreactor.internet.error import ProcessExitedAlready
+from procreactor.kernel import cgroups
 from procreactor.transport import trees
 
 pytestmark = pytest.mark.needs("/proc")  # without it a signal reaches the leader and its group
@@ -124,3 +126,53 @@ def test_where_no_fd_is_to_be_had_to_look_that_is_told_and_nobody_is_overlooked(
     number = int(getattr(signal, f"SIG{name}"))
     refusal = None if "pidfd_open" in LACKS else errno.EMFILE  # without pidfds one is enough
     assert alone(signal_with_one_fd_left, name) == [refusal, number]
+
+
+@pytest.fixture
+def group(reactor: EPollReactor) -> Iterator[tuple[Path, str, str]]:
+    """A new cgroup, and two marks; who has one of them is killed at the end."""
+    home = cgroups.open_home()
+    path, marks = Path(home.path, "service"), (new_mark(), new_mark())
+    path.mkdir()
+    yield path, *marks
+    for mark in marks:
+        for pid in living(mark):
+            os.kill(pid, signal.SIGKILL)
+        wait_gone(mark)
+    run_until(reactor, home.close)
+
+
+@pytest.mark.needs("cgroup")
+def test_another_cgroup_of_the_same_name_is_not_that_of_the_child(
+    reactor: EPollReactor, group: tuple[Path, str, str]
+) -> None:
+    path, *marks = group
+    one = grow(reactor, marks[0], "broad", 1, cgroup=str(path))
+    one.transport.signalTree("KILL")
+    run_until(reactor, lambda: one.ended)
+    run_until(reactor, lambda: cgroups.remove(str(path)))
+    path.mkdir()
+    other = grow(reactor, marks[1], "broad", 1, cgroup=str(path))
+    try:
+        for name in ("TERM", "KILL"):
+            with pytest.raises(ProcessExitedAlready):
+                one.transport.signalTree(name)
+        assert len(living(marks[1])) == 2
+    finally:
+        if not other.ended:
+            other.transport.signalTree("KILL")
+        run_until(reactor, lambda: other.ended)
+
+
+@pytest.mark.needs("cgroup")
+def test_who_is_left_in_the_cgroup_of_a_child_that_was_reaped_is_signalled(
+    reactor: EPollReactor, group: tuple[Path, str, str]
+) -> None:
+    path, mark, _ = group
+    one = Recorder()
+    script = f"{build_program('tree')} {mark} broad 0 & exit 0"
+    reactor.spawnProcess(one, "/bin/sh", ["sh", "-c", script], env=None, cgroup=str(path))
+    run_until(reactor, lambda: one.out and "processExited" in one.names)
+    one.transport.signalTree("KILL")
+    wait_gone(mark)
+    run_until(reactor, lambda: one.ended)

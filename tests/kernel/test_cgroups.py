@@ -58,6 +58,25 @@ def group(home: Home) -> Iterator[Cgroup]:
     made.close()
 
 
+@needs_cgroup
+def test_what_has_the_name_of_a_group_that_was_removed_is_not_looked_at(home: Home) -> None:
+    group = home.new_group()
+    assert cgroups.remove(group.path)
+    assert (group.members(), group.signal(signal.SIGTERM)) == ([], 0)
+    os.mkdir(group.path)
+    mark = new_mark()
+    spec = tree_spec(mark, "broad", 1)
+    other = Cgroup(group.path)
+    spec.cgroup_fd = other.fd
+    with grown(spec, mark, 2) as it:
+        assert set(other.members()) == it.living()
+        assert group.members() == []
+        assert group.kill(0.1)
+        assert len(it.living()) == 2
+    group.close()
+    other.close()
+
+
 def born_into(group: Cgroup, mark: str, shape: str, processes: int) -> Iterator[Grown]:
     spec = tree_spec(mark, shape)
     spec.cgroup_fd = group.fd

@@ -5,8 +5,8 @@ stop; and what is killed may be somebody else. The pitfalls are numbered F.1 to 
 which is its own. All of them apply, with one note:
 
     part             because
-    F.5, no pidfd    a number that others may reap cannot be signalled safely, as csrc/procreactor.h
-                     says; there only the guard of our own reaping is tested
+    F.5, no pidfd    a number is signalled a moment after it was asked whose it is; in that moment
+                     others may reap it and have it given again, which no test can be there for
 
 A status that other code took is still told by the pidfd from Linux 6.15 on. On an older kernel, and
 without pidfds, the exit is told with neither code nor signal.
@@ -17,15 +17,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
+import logging
 import os
 import platform
 import resource
+import select
 import shutil
 import signal
-import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,19 @@ import pytest
 from alone import alone
 from conftest import child_pids, open_fds
 from held import wait_for
-from seccomp import deny
+from seccomp import deny, needs_seccomp
 from support import PROC, Recorder, make_reactor, run_until, spawn_and_finish
 from ways import WITHOUT_PIDFDS, finish_on, on_every_way, on_way, spawn_on
 
+from procreactor.apps.batch import plan_command
 from procreactor.core import binding
 from procreactor.errors import SpawnError
 from procreactor.internet.error import ProcessExitedAlready, ProcessTerminated
+from procreactor.kernel import children, processes
+from procreactor.kernel.children import Child
+from procreactor.loop.eventloop import EventLoop
+from procreactor.transport.collected import pairs_of
+from procreactor.transport.pool import ChildPool
 
 Build = Callable[[str], str]
 
@@ -47,6 +55,9 @@ KERNEL = tuple(int(part) for part in platform.release().split("-")[0].split(".")
 
 PIDFD_TELLS = KERNEL >= (6, 15)
 """Whether a pidfd tells the status that other code took."""
+
+WAIT_FOR_ALL = 0x40000000
+"""__WALL of waitid(2): also for a child that has no exit signal, as that of the first look."""
 
 End = list[int | None]
 """Exit code and signal, as JSON."""
@@ -238,6 +249,68 @@ def test_a_child_that_puts_itself_under_strace_is_told_of_once(program: Build) -
     assert end_of(protocol) == [6, None]
 
 
+class Records(logging.Handler):
+    """How often something was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count it."""
+        self.lines.append(record.getMessage())
+
+
+def ends_where_no_wait_is_allowed(end: str, error: int, later: bool) -> dict[str, Any]:
+    records = Records()
+    logging.getLogger("procreactor").addHandler(records)
+    first, second = Recorder(), Recorder()
+    with make_reactor() as reactor:
+        if not later:
+            deny("waitid", error)
+        for one in (first, second):
+            reactor.spawnProcess(one, end, [end, "wait", "3"])
+        if later:
+            deny("waitid", error)
+        turns = _turns_in(reactor, 0.2)
+        told_early = first.names + second.names
+        first.transport.closeStdin()
+        if "pidfd" in children.in_use():
+            second.transport.signalProcess("KILL")
+        else:  # whose the number is, nobody can know
+            with pytest.raises(OSError, match=os.strerror(error)):
+                second.transport.signalProcess("KILL")
+        second.transport.loseConnection()
+        run_until(reactor, lambda: first.ended and second.ended)
+        turns += _turns_in(reactor, 0.2)
+        ends = [end_of(first), end_of(second)]
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, WAIT_FOR_ALL)
+    return {
+        "turns": turns,
+        "early": told_early,
+        "ends": ends,
+        "logged": len(records.lines),
+    }
+
+
+@needs_seccomp
+@pytest.mark.parametrize(("error", "later"), [(errno.EPERM, False), (errno.ENOSYS, True)])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
+def test_where_no_wait_is_allowed_an_end_is_told_once_and_the_loop_does_not_spin(
+    disable: str, error: int, later: bool, program: Build
+) -> None:
+    """F.3, F.1: without a status, and with a line in the log, once. The zombie stays."""
+    found = alone(ends_where_no_wait_is_allowed, program("end"), error, later, disable=disable)
+    assert found.pop("turns") < 150
+    assert found == {
+        "early": ["connectionMade", "connectionMade"],
+        "ends": [[None, None], [None, None]],
+        "logged": 1,
+    }
+
+
 # --- F.4: many -----------------------------------------------------------------------------------
 
 
@@ -324,7 +397,8 @@ def test_of_thousands_of_children_each_end_costs_one_question(program: Build) ->
 
 # --- F.5: signals to strangers -------------------------------------------------------------------
 
-CLONE_NEWPID = 0x20000000
+CLONE_NEWPID, CLONE_NEWNS = 0x20000000, 0x20000
+MS_REC_PRIVATE = 1 << 14 | 1 << 18
 SYS_CLONE3 = 435
 
 
@@ -339,31 +413,80 @@ class CloneArgs(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in _CLONE_ARGS.split())
 
 
-def start_stranger(pid: int) -> bool:
-    """Start a process with the number *pid*, which waits to be killed; False where one may not."""
+def start_brother(pid: int) -> bool:
+    """Start a child with the number *pid*, which waits to be killed; False where one may not."""
     number = ctypes.c_int(pid)
     args = CloneArgs(exit_signal=signal.SIGCHLD, set_tid=ctypes.addressof(number), set_tid_size=1)
     libc = ctypes.CDLL(None, use_errno=True)
     made = libc.syscall(SYS_CLONE3, ctypes.byref(args), ctypes.sizeof(args))
     if made == 0:
+        os.setsid()
         while True:
             signal.pause()
     return bool(made == pid)
 
 
+def start_nephew(pid: int) -> bool:
+    """Do as `start_brother` does; it is the child of a child, which waits as well."""
+    read_fd, write_fd = os.pipe()
+    if os.fork() == 0:
+        os.write(write_fd, b"y" if start_brother(pid) else b"n")
+        while True:
+            signal.pause()
+    made = os.read(read_fd, 1) == b"y"
+    os.close(read_fd)
+    os.close(write_fd)
+    return made
+
+
+STRANGERS = {"brother": start_brother, "nephew": start_nephew}
+"""Who has the number next: one whom waitid tells of, and one whom it does not."""
+
+
+@contextmanager
+def stranger(who: str, pid: int) -> Iterator[int | None]:
+    """Gives a pidfd of one who has the number *pid*, None where none is to be had.
+
+    For the first process of a pid namespace, which nobody outlives.
+    """
+    begun = processes.ticks_now()
+    wait_for(lambda: processes.ticks_now() > begun + 1)  # else it is born when the first one was
+    if not STRANGERS[who](pid):
+        yield None
+        return
+    pidfd = os.pidfd_open(pid)
+    try:
+        wait_for(lambda: os.getsid(pid) == pid)
+        yield pidfd
+    finally:
+        os.close(pidfd)
+
+
+def lives(pidfd: int) -> bool:
+    return not select.select([pidfd], [], [], 0)[0]
+
+
 def in_pid_namespace(function: Callable[..., str], *args: object) -> str:
-    """Return what *function* returns as the first process of a new pid namespace."""
-    if ctypes.CDLL(None).unshare(CLONE_NEWPID) != 0:
+    """Return what *function* returns as the first process of a new pid namespace, with its /proc.
+
+    All others there end with it.
+    """
+    libc = ctypes.CDLL(None)
+    if libc.unshare(CLONE_NEWPID) != 0:
         return "no namespace"
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
+        said = "no namespace"
         try:
-            os.write(write_fd, function(*args).encode())
-            os._exit(0)
+            mounts = (b"none", b"/", None, MS_REC_PRIVATE), (b"proc", b"/proc", b"proc", 0)
+            if not libc.unshare(CLONE_NEWNS) and not any(libc.mount(*it, None) for it in mounts):
+                said = function(*args)
+        except BaseException as error:
+            said = "".join(traceback.format_exception(error))
         finally:
-            os.write(2, repr(sys.exc_info()[1]).encode())
-            os._exit(1)
+            os.write(write_fd, said.encode())
+            os._exit(0)
     os.close(write_fd)
     with open(read_fd) as result:
         said = result.read()
@@ -371,7 +494,7 @@ def in_pid_namespace(function: Callable[..., str], *args: object) -> str:
     return said
 
 
-def signal_to_a_reaped_child(end: str, reaped_by_others: bool, method: str) -> str:
+def signal_to_a_reaped_child(who: str, reaped_by_others: bool, method: str) -> str:
     protocol = Recorder()
     with make_reactor() as reactor:
         # A pipe that stays open after the end: the transport lives on, and can be asked to kill.
@@ -381,36 +504,150 @@ def signal_to_a_reaped_child(end: str, reaped_by_others: bool, method: str) -> s
             os.waitpid(pid, 0)
         else:
             run_until(reactor, lambda: "processExited" in protocol.names)
-        if not start_stranger(pid):
+        with stranger(who, pid) as pidfd:
+            if pidfd is None:
+                return "no stranger"
+            try:
+                getattr(transport, method)("KILL")
+            except ProcessExitedAlready:
+                found = "refused"
+            else:
+                found = "sent"
+            run_until(reactor, lambda: "processExited" in protocol.names)
+            fate = "lives" if lives(pidfd) else "killed"
+    return f"{found}, stranger {fate}, status {transport.status}"
+
+
+CASES = [
+    (who, reaped_by_others, method)
+    for who in STRANGERS
+    for reaped_by_others in (True, False)
+    for method in ("signalProcess", "signalTree")
+]
+
+
+def signals_to_reaped_children() -> str:
+    return "\n".join(signal_to_a_reaped_child(*case) for case in CASES)
+
+
+def signals_among_recycled_numbers(denied: bool) -> list[str]:
+    if denied:
+        deny("pidfd_send_signal", errno.EPERM)
+    return in_pid_namespace(signals_to_reaped_children).splitlines()
+
+
+@needs_seccomp
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(
+    ("disable", "denied"),
+    [
+        pytest.param("", False, id="by pidfd"),
+        pytest.param("", True, id="denied"),
+        pytest.param("pidfd", False, id="without pidfds", marks=pytest.mark.needs("threads")),
+    ],
+)
+def test_a_signal_after_the_end_never_reaches_who_was_given_the_number_next(
+    disable: str, denied: bool
+) -> None:
+    """F.5: whoever reaped the child, and whether or not we have noticed its end."""
+    found = alone(signals_among_recycled_numbers, denied, disable=disable)
+    if found[0] in ("no namespace", "no stranger"):
+        pytest.skip(found[0])
+    by_pidfd = PIDFD_TELLS and "pidfd" in children.in_use() and not disable
+    assert found == [
+        f"refused, stranger lives, status {-1 if by_others and not by_pidfd else 3 << 8}"
+        for _, by_others, _ in CASES
+    ]
+
+
+def undone_when_the_number_is_a_strangers(who: str) -> str:
+    """A start that is undone; and a batch that is closed, whose children others have reaped."""
+    said = []
+    one = Child(plan_command(["/bin/sh", "-c", "exit 3"]))
+    one.start(plan_command(["/bin/sh", "-c", "exit 3"]))
+    os.waitpid(one.pid, 0)
+    with stranger(who, one.pid) as pidfd:
+        if pidfd is None:
             return "no stranger"
-        try:
-            getattr(transport, method)("KILL")
-        except ProcessExitedAlready:
-            found = "refused"
-        else:
-            found = "sent"
-        run_until(reactor, lambda: "processExited" in protocol.names)
-        alive = os.waitpid(pid, os.WNOHANG) == (0, 0)
-        status = transport.status
-    return f"{found}, stranger {'lives' if alive else 'killed'}, status {status}"
+        for fd in one.ours:
+            if fd >= 0:
+                os.close(fd)
+        one.ours = []
+        one.abandon()
+        said.append(lives(pidfd))
+    loop = EventLoop()
+    live: list[Any] = []
+    pool = ChildPool(
+        loop, pairs_of(list), lambda ended: None, on_live=lambda *a: live.append(a[1]), drain_s=9
+    )
+    pool.submit(plan_command(["/bin/sh", "-c", "kill -STOP $$; exit 3"]), b"word")
+    while not live:
+        pool.claim_all()
+        loop.run_once(1)
+    os.waitpid(live[0].pid, os.WUNTRACED)
+    os.kill(live[0].pid, signal.SIGCONT)
+    pid = live[0].pid
+    os.waitpid(pid, 0)
+    with stranger(who, pid) as pidfd:
+        if pidfd is None:
+            return "no stranger"
+        pool.close()
+        said.append(lives(pidfd))
+    loop.close()
+    return str(said)
 
 
-def signal_among_recycled_numbers(end: str, reaped_by_others: bool, method: str) -> str:
-    return in_pid_namespace(signal_to_a_reaped_child, end, reaped_by_others, method)
+def undone_for_every_stranger() -> str:
+    return "\n".join(map(undone_when_the_number_is_a_strangers, STRANGERS))
+
+
+def undone_in_a_namespace() -> list[str]:
+    return in_pid_namespace(undone_for_every_stranger).splitlines()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-@pytest.mark.parametrize("method", ["signalProcess", "signalTree"])
-@pytest.mark.parametrize("reaped_by_others", [True, False])
-def test_a_signal_after_the_end_never_reaches_who_was_given_the_number_next(
-    reaped_by_others: bool, method: str, program: Build
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
+def test_what_is_undone_kills_no_stranger_and_waits_for_none(disable: str) -> None:
+    """F.5."""
+    found = alone(undone_in_a_namespace, disable=disable)
+    if found[0] in ("no namespace", "no stranger"):
+        pytest.skip(found[0])
+    assert found == ["[True, True]", "[True, True]"]
+
+
+def exit_of_a_brother(end: str) -> str:
+    """Whose number is that of a child which others have reaped, and which we know to have ended."""
+    first, second = Recorder(), Recorder()
+    with make_reactor() as reactor:
+        transport = reactor.spawnProcess(first, "/bin/sh", ["sh", "-c", "sleep 1000 & exit 3"])
+        pid = transport.pid or 0
+        os.waitpid(pid, 0)
+        with stranger("brother", pid) as pidfd:
+            if pidfd is None:
+                return "no stranger"
+            os.kill(pid, signal.SIGKILL)
+            select.select([pidfd], [], [])
+            run_until(reactor, lambda: "processExited" in first.names)
+            value = next(call[1] for call in first.calls if call[0] == "processExited")
+            taken = os.waitpid(pid, 0) != (pid, signal.SIGKILL)
+        reactor.spawnProcess(second, end, [end, "exit", "4"])
+        run_until(reactor, lambda: second.ended)
+    return f"{value.exitCode} {value.signal} {taken} {end_of(second)}"
+
+
+def exit_of_a_brother_in_a_namespace(end: str) -> str:
+    return in_pid_namespace(exit_of_a_brother, end)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_without_pidfds_the_end_of_who_was_given_the_number_next_is_not_taken_for_the_childs(
+    program: Build,
 ) -> None:
-    """F.5: whoever reaped the child, and whether or not we have noticed its end."""
-    found = alone(signal_among_recycled_numbers, program("end"), reaped_by_others, method)
+    """F.5, F.2: it stays that one's own."""
+    found = alone(exit_of_a_brother_in_a_namespace, program("end"), disable="pidfd")
     if found in ("no namespace", "no stranger"):
         pytest.skip(found)
-    told = PIDFD_TELLS or not reaped_by_others
-    assert found == f"refused, stranger lives, status {3 << 8 if told else -1}"
+    assert found == "None None False [4, None]"
 
 
 # --- F.6, F.7: nothing is left -------------------------------------------------------------------

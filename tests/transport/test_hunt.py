@@ -117,6 +117,21 @@ def test_a_leader_that_is_no_more_leads_nowhere() -> None:
         assert Hunt(pid).signal(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_one_that_is_no_child_of_ours_is_no_leader(number: int) -> None:
+    """As who was given the number of a child that others have reaped."""
+    mark = new_mark()
+    with grown(tree_spec(mark, "bare"), mark, 2) as tree:
+        (stranger,) = tree.living() - {tree.pid}
+        assert os.getpgid(stranger) == stranger
+        search = Hunt(stranger, leads=True)
+        if number == signal.SIGKILL:
+            assert search.kill(LONG_S)
+        else:
+            assert search.signal(number) == 0
+        assert stranger in tree.living()
+
+
 def test_this_process_is_never_found() -> None:
     """Though it has the token in its own environment, as a command of ours that runs commands."""
     code = f"from procreactor.transport.hunt import Hunt; print(Hunt(None, {TOKEN!r}).members())"

@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from support import DEADLINE_S, PROC, PYTHON
 from watched import watched_by_kernel
 
 from procreactor.core.binding import SpawnerThreads
+from procreactor.errors import SpawnError
 from procreactor.kernel import children
 from procreactor.kernel.poller import READ
 from procreactor.kernel.spawners import JobState, Spawner
@@ -252,6 +254,83 @@ def run_mixture(end: str, say: str) -> list[str]:
     return wrong
 
 
+# --- a host that closes our fds -------------------------------------------------------------------
+
+
+def first_refusal(crowd: Pool, data: bytes) -> SpawnError:
+    """Submit until one fails: what a thread has begun before it noticed is run as ever."""
+    while True:
+        try:
+            crowd.pool.submit(sh("cat; exit 4"), data)
+        except SpawnError as error:
+            return error
+        ended = crowd.run_all()[-1]
+        if ended.error is not None:
+            return ended.error
+        assert (code_of(ended), texts(ended)[0]) == (4, data)
+
+
+def run_after_closing(which: list[int], has_file: bool, word: str) -> list[Any]:
+    """A child that lives, the fds closed, then others; how that one went, and what the last had."""
+    with (
+        pool_of(threads=2, at_once=8) as crowd,
+        tempfile.TemporaryFile() as file,
+    ):
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        crowd.pool.submit(sh("read word <&9; echo out; exit 3", Redirect(9, theirs)))
+        crowd.wait_until(JobState.RUNNING, 0)
+        os.close(theirs)
+        numbers = crowd.pool._spawner._threads._fds
+        for at in which:
+            if has_file:
+                os.dup2(file.fileno(), numbers[at], inheritable=False)
+            else:
+                os.close(numbers[at])
+        os.close(ours)
+        refusal = first_refusal(crowd, word.encode())
+        crowd.run_until(lambda: not crowd.pool)
+        (first,) = (ended for ended in crowd.ended if ended.number == 0)
+        for at in which:
+            if has_file:
+                assert os.path.sameopenfile(numbers[at], file.fileno())
+                os.close(numbers[at])
+        size = os.fstat(file.fileno()).st_size
+    return [code_of(first), texts(first)[0].decode(), size, refusal.errno, str(refusal)]
+
+
+@pytest.mark.parametrize("has_file", [False, True])
+@pytest.mark.parametrize(
+    ("which", "word"), [([0], ""), ([0], "word"), ([2], ""), ([0, 1, 2], "word")]
+)
+def test_a_host_that_closes_fds_of_the_threads_is_told_so_and_what_runs_goes_on(
+    which: list[int], word: str, has_file: bool
+) -> None:
+    code, out, size, error, words = alone(run_after_closing, which, has_file, word)
+    assert (code, out, size, error) == (3, "out\n", 0, errno.EBADF)
+    assert "other code of this process has closed an fd of ours" in words
+
+
+def close_in_a_daemon(_: int) -> list[int]:
+    """A copy that closes all it has, as a daemon does, and then the pool."""
+    with pool_of() as crowd:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.closerange(3, 256)
+                crowd.pool.close()
+                code = 0
+            finally:
+                os._exit(code)
+        status = os.waitpid(pid, 0)[1]
+        ended = crowd.run(sh("exit 5"))
+    return [os.waitstatus_to_exitcode(status), code_of(ended)]
+
+
+def test_a_copy_that_has_closed_all_fds_closes_the_pool_all_the_same() -> None:
+    assert alone(close_in_a_daemon, 0) == [0, 5]
+
+
 # --- what the loop hears of -----------------------------------------------------------------------
 
 
@@ -285,13 +364,10 @@ class Counting:
 
 @has_pidfds
 def test_after_the_last_end_no_tick_is_due(crowd: Pool) -> None:
-    for _ in range(2):
-        crowd.pool.submit(sh("exit 3"))
+    for data in (b"", b"", b"data"):
+        crowd.pool.submit(sh("exit 3"), data)
         crowd.run_all()
         crowd.run_until(lambda: not crowd.loop.timers)
-    crowd.pool.submit(sh("exit 3"), b"data")
-    crowd.run_all()
-    assert not crowd.loop.timers
 
 
 # --- children that live ---------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from woods import Grown, grown, homes, living, new_mark, tree_spec, wait_gone
 from procreactor.core import binding
 from procreactor.errors import SpawnError
 from procreactor.kernel import cgroups, processes
+from procreactor.kernel.cgroups import CgroupId
 from procreactor.kernel.children import Child
 from procreactor.model import PipeEnd, Redirect, SpawnSpec
 from procreactor.transport.kinship import VARIABLE
@@ -659,7 +660,7 @@ def test_a_child_and_its_descendants_are_signalled(
     spec = tree_spec(mark, shape, number)
     spec.new_session = leads
     with grown(spec, mark, count) as it:
-        signal_tree(it.pid, signal.SIGKILL)
+        signal_tree(it.child, signal.SIGKILL)
         assert living(mark) == set()
 
 
@@ -674,7 +675,7 @@ def test_in_a_session_of_its_own_a_childs_orphans_are_signalled_too() -> None:
         True,
     )
     with grown(spec, mark, 3) as it:
-        signal_tree(it.pid, signal.SIGTERM)
+        signal_tree(it.child, signal.SIGTERM)
         wait_gone(mark)
 
 
@@ -690,16 +691,27 @@ def test_brothers_in_the_same_session_are_left_alone() -> None:
         grown(tree_spec(mark, "broad", 1), mark, 2) as it,
         grown(tree_spec(other_mark, "broad", 1), other_mark, 2),
     ):
-        signal_tree(it.pid, signal.SIGKILL)
+        signal_tree(it.child, signal.SIGKILL)
         assert living(mark) == set()
         assert len(living(other_mark)) == 2
 
 
+def reaped() -> Child:
+    """One whose end has been told."""
+    mark = new_mark()
+    with grown(tree_spec(mark, "broad", 0), mark, 1) as it:
+        it.child.send_signal(signal.SIGKILL)
+        it.child.wait_exit()
+        it.reap()
+        return it.child
+
+
 def test_nobody_left_is_told() -> None:
+    one = reaped()
     with pytest.raises(ProcessLookupError):
-        signal_tree(None, signal.SIGTERM)
+        signal_tree(one, signal.SIGTERM)
     with pytest.raises(ProcessLookupError):
-        signal_tree(None, signal.SIGTERM, "/no/such/cgroup")
+        signal_tree(one, signal.SIGTERM, CgroupId("/no/such/cgroup", 0, 0))
 
 
 def test_a_zombie_takes_a_signal_as_ever() -> None:
@@ -707,16 +719,18 @@ def test_a_zombie_takes_a_signal_as_ever() -> None:
     with grown(tree_spec(mark, "broad", 0), mark, 1) as it:
         os.kill(it.pid, signal.SIGKILL)
         it.child.wait_exit()
-        signal_tree(it.pid, signal.SIGTERM)
+        signal_tree(it.child, signal.SIGTERM)
 
 
 @by_cgroup
 def test_the_cgroup_of_this_process_is_never_signalled() -> None:
     own = cgroups.open_home()
-    mine = own.own
+    fd = os.open(own.own, os.O_RDONLY)
+    mine = cgroups.identify(fd)
+    os.close(fd)
     own.close()
     with pytest.raises(ProcessLookupError):
-        signal_tree(None, signal.SIGURG, mine)
+        signal_tree(reaped(), signal.SIGURG, mine)
 
 
 @by_proc
