@@ -297,7 +297,9 @@ def ends_where_no_wait_is_allowed(end: str, error: int, later: bool) -> dict[str
 
 @needs_seccomp
 @pytest.mark.parametrize(("error", "later"), [(errno.EPERM, False), (errno.ENOSYS, True)])
-@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
+@pytest.mark.parametrize(
+    "disable", ["", pytest.param("pidfd", marks=pytest.mark.needs("threads", "/proc"))]
+)
 def test_where_no_wait_is_allowed_an_end_is_told_once_and_the_loop_does_not_spin(
     disable: str, error: int, later: bool, program: Build
 ) -> None:
@@ -537,6 +539,7 @@ def signals_among_recycled_numbers(denied: bool) -> list[str]:
 
 
 @needs_seccomp
+@pytest.mark.needs("pidfd_open")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize(
     ("disable", "denied"),
@@ -605,6 +608,7 @@ def undone_in_a_namespace() -> list[str]:
     return in_pid_namespace(undone_for_every_stranger).splitlines()
 
 
+@pytest.mark.needs("pidfd_open")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_what_is_undone_kills_no_stranger_and_waits_for_none(disable: str) -> None:
@@ -639,6 +643,7 @@ def exit_of_a_brother_in_a_namespace(end: str) -> str:
     return in_pid_namespace(exit_of_a_brother, end)
 
 
+@pytest.mark.needs("pidfd_open")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_without_pidfds_the_end_of_who_was_given_the_number_next_is_not_taken_for_the_childs(
     program: Build,
