@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "ladder.h"
 #include "scene.h"
 #include "twin.h"
 
@@ -207,6 +208,23 @@ TEST_COLD(no_memory_for_the_first_stack_is_reported)
     close_slots();
 }
 
+TEST_COLD(a_stack_without_its_guard_is_given_back)
+{
+    twin_fail(SYS_mprotect, 1, ENOMEM);
+    CHECK(pr_stack_take() == NULL);
+    CHECK_INT(twin_count(SYS_munmap), 1);
+}
+
+TEST_COLD(the_probe_and_the_first_spawn_share_a_stack)
+{
+    skip_unless_features(PR_FEATURE_VFORK);
+    scene_begin(&scene, NULL, "/bin/true");
+    scene_start(&scene);
+    scene_must_exit(&scene, 0);
+    CHECK_INT(twin_count(SYS_mmap), 1);
+    close_slots();
+}
+
 /* --- in the child ----------------------------------------------------------------------------- */
 
 TEST(a_shortage_at_the_unsharing_is_reported_and_not_learnt_from)
@@ -226,6 +244,33 @@ TEST_BOTH_WAYS(a_directory_that_is_no_cgroup_is_reported)
     int cgroup_fd = scene.request.cgroup_fd;
     must_fail(PR_STAGE_CGROUP, ENOENT, -1);
     close(cgroup_fd);
+}
+
+/* No cgroup, but with the file that is written to: so it is entered by hand. */
+static int open_seeming_cgroup(char *directory)
+{
+    CHECK(mkdtemp(directory) != NULL);
+    int fd = open(directory, O_DIRECTORY | O_CLOEXEC);
+    close(openat(fd, "cgroup.procs", O_CREAT | O_WRONLY | O_CLOEXEC, 0666));
+    return fd;
+}
+
+static void close_seeming_cgroup(int fd, const char *directory)
+{
+    unlinkat(fd, "cgroup.procs", 0);
+    close(fd);
+    rmdir(directory);
+}
+
+TEST_BOTH_WAYS(a_cgroup_that_does_not_let_us_in_is_reported)
+{
+    char directory[] = "/tmp/procreactor-XXXXXX";
+    int cgroup_fd = open_seeming_cgroup(directory);
+    begin(mode);
+    scene.request.cgroup_fd = cgroup_fd;
+    twin_add((struct twin_rule){TWIN_CHILD, SYS_write, 1, -EBUSY, 0});
+    must_fail(PR_STAGE_CGROUP, EBUSY, -1);
+    close_seeming_cgroup(cgroup_fd, directory);
 }
 
 TEST_BOTH_WAYS(a_cgroup_that_is_not_open_is_reported)
