@@ -49,9 +49,10 @@ check-c: ## run the C core's own tests
 	@.ci/preflight $(PYTHON)
 	$(MAKE) -C tests/c check
 
-sanitize: ## run the C core's tests under ASan and UBSan, and under TSan
+sanitize: ## run the C core's tests under ASan and UBSan, under TSan, and under valgrind
 	@.ci/preflight $(PYTHON)
 	$(MAKE) -C tests/c sanitize
+	$(MAKE) -C tests/c valgrind
 
 faults: $(VENV)/test-ready ## play what starts children where the kernel denies much (ARGS=--whole: the suite)
 	$(BIN)/python -m tests.worlds $(ARGS)
