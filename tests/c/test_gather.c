@@ -250,6 +250,28 @@ TEST_BOTH_WAYS(more_than_fits_comes_in_parts)
     close_the_rest();
 }
 
+/* As a child may make its pipe: a read takes one write, and what it has no room for is gone. */
+TEST_BOTH_WAYS(writes_that_a_pipe_keeps_apart_are_not_cut)
+{
+    const char *words[] = {"a write of more than half of the room", "another that is as long as the first"};
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK | O_DIRECT) < 0)
+        skip("no pipes that keep writes apart");
+    start_with(mode, "read word", ends[1]);
+    gather.out_fds[0] = ends[0];
+    for (int i = 0; i < 2; i++)
+        CHECK_INT(write(ends[1], words[i], strlen(words[i])), strlen(words[i]));
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(call(MOST) & DATA, DATA);
+        check_stream(0, MOST, words[i]);
+    }
+    close(ends[1]);
+    end_child();
+    CHECK_INT(call(MOST), OVER);
+    check_exit(1);
+    close(gather.epoll_fd);
+}
+
 TEST_BOTH_WAYS(the_signal_that_ended_a_child_is_told)
 {
     start(mode, "kill -KILL $$");

@@ -140,6 +140,19 @@ TEST_BOTH_WAYS(an_end_can_be_waited_for_and_is_left_to_be_reaped)
     close_scene();
 }
 
+TEST_BOTH_WAYS(an_interrupted_reaping_is_made_again)
+{
+    struct pr_exit end;
+    scene_shell(&scene, mode, "exit 3");
+    scene_start(&scene);
+    CHECK_INT(pr_wait_exit(scene.result.pid), 0);
+    twin_reset();
+    twin_fail(SYS_waitid, 1, EINTR);
+    CHECK_INT(pr_reap(scene.result.pidfd, scene.result.pid, &end), 1);
+    CHECK_INT(end.status, 3);
+    close_scene();
+}
+
 TEST(a_kernel_that_cannot_wait_for_a_pidfd_waits_for_the_pid)
 {
     scene_shell(&scene, NULL, "exit 3");

@@ -302,6 +302,32 @@ TEST(a_slot_that_cannot_be_used_is_not_used)
     close_fds(28, 600);
 }
 
+static void refuse_to_land(void *unused)
+{
+    int ends[2];
+    (void)unused;
+    CHECK_INT(pipe2(ends, O_CLOEXEC), 0);
+    for (int i = 0; i < 30; i++) { /* more than there are */
+        twin_reset();
+        twin_fail(SYS_dup3, 1, EPERM);
+        CHECK_INT(pr_slots_land(ends[0]), -1);
+    }
+    twin_reset();
+    twin_fail(SYS_dup3, 1, EBUSY);
+    int slot = pr_slots_land(ends[0]);
+    CHECK(slot > 2);
+    twin_reset();
+    twin_fail(SYS_dup3, 1, EBUSY);
+    pr_slots_release(slot);
+    CHECK_INT(pr_slots_land(ends[0]), slot);
+}
+
+/* A refusal is for once; and dup3 is asked again where another thread is just opening something. */
+TEST(a_slot_that_could_not_be_used_is_free_for_the_next)
+{
+    run_apart(refuse_to_land, NULL);
+}
+
 /* --- reserving -------------------------------------------------------------------------------- */
 
 static void reserve_with_room_for(void *opaque)
@@ -331,6 +357,16 @@ TEST_COLD(with_little_room_there_are_fewer_slots)
         run_apart(reserve_with_room_for, &room);
     for (int room = 190; room < 200; room++)
         run_apart(reserve_with_room_for, &room);
+}
+
+TEST_COLD(slots_that_were_not_to_be_had_may_be_had_later)
+{
+    twin_fail(SYS_pipe2, 1, EMFILE);
+    CHECK_INT(pr_reserve(), -EMFILE);
+    CHECK_INT(pr_slots_cut(), 0);
+    CHECK_INT(pr_reserve(), 0);
+    CHECK(pr_slots_cut() > 0);
+    close_slots();
 }
 
 static void reserve_without_fstat(void *unused)
