@@ -715,6 +715,7 @@ static void must_be_made_anew(const struct mode *mode, int signal, long call)
 /* Its parent is in the same group, and could not stop while it waits for the exec. */
 TEST_IN_MODES(a_child_that_a_terminal_stops_before_its_exec_is_made_anew, stopped_ways)
 {
+    skip_under_valgrind("a signal is kept from us");
     stopped_group = getpgrp();
     must_be_made_anew(mode, SIGTSTP, SYS_execve);
     must_be_made_anew(mode, SIGTTIN, SYS_execve);
@@ -726,6 +727,7 @@ TEST_IN_MODES(a_child_that_a_terminal_stops_before_its_exec_is_made_anew, stoppe
 /* The program is to have it, and there is nothing to wait for. */
 TEST(a_stop_that_is_blocked_is_still_there_in_the_program)
 {
+    skip_under_valgrind("a signal is kept from us");
     scene_begin(&scene, NULL, "/bin/cat");
     scene_argument(&scene, "/proc/self/status");
     scene_map(&scene, 1, PR_WE_READ);
@@ -792,7 +794,7 @@ TEST_BOTH_WAYS(a_failed_child_whose_pidfd_may_not_be_waited_for_leaves_no_zombie
     scene_begin(&scene, mode, "/nowhere");
     twin_fail(SYS_waitid, 1, EPERM);
     scene_must_fail(&scene, PR_STAGE_EXEC, ENOENT, 0);
-    CHECK_INT(twin_count(SYS_waitid), 2);
+    CHECK(twin_count(SYS_waitid) >= 2); /* a fork that takes its time is looked at, too */
 }
 
 /* Root without CAP_KILL is refused; waiting for the child would be for ever. */
