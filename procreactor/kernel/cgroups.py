@@ -45,6 +45,7 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from procreactor.core import binding
@@ -364,9 +365,10 @@ class Cgroup:
 
 
 def _read_members(folder_fd: int) -> list[int]:
+    opener = partial(os.open, dir_fd=folder_fd)
     try:
-        fd = os.open("cgroup.procs", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder_fd)
-        with open(fd, "rb") as file:  # bytes: who has given up rights may not import a codec
+        # Bytes: who has given up rights may not be able to import a codec.
+        with open("cgroup.procs", "rb", opener=opener) as file:
             return [int(pid) for pid in file.read().split() if pid != b"0"]
     except OSError:
         return []  # removed by now, or for threads alone

@@ -146,14 +146,11 @@ def _read_or_nothing(path: str) -> bytes:
 
 
 def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with open(path, "rb", buffering=0) as file:  # no number, which an interrupt could lose
         data = b""
-        while piece := os.read(fd, _PIECE_BYTES):
+        while piece := file.read(_PIECE_BYTES):
             data += piece
         return data
-    finally:
-        close_fd(fd)
 
 
 # --- signals --------------------------------------------------------------------------------------
