@@ -34,8 +34,6 @@ left; who makes the next one there removes it. PROCREACTOR_CGROUP names another 
 one without processes of its own.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import itertools
@@ -137,7 +135,7 @@ class CgroupId(NamedTuple):
     device: int
     inode: int
 
-    def open(self) -> Cgroup:
+    def open(self) -> "Cgroup":
         """Return the group, to be closed by the caller; OSError (ENOENT: it is no more)."""
         group = Cgroup(self.path)
         facts = os.fstat(group.fd)

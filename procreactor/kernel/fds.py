@@ -14,13 +14,13 @@ from __future__ import annotations
 import errno
 import os
 from functools import partial
+from io import FileIO
 
 from procreactor.core import binding
 
 __all__ = ["close_fd", "is_shortage", "read_file"]
 
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_PIECE_BYTES = 65536
 
 close_fd = partial(binding.drop, -1)
 """``close_fd(fd)``: *fd* is closed, and nothing is raised; -EBADF when it was not open, else 0.
@@ -35,12 +35,15 @@ def is_shortage(error: OSError) -> bool:
 
 
 def read_file(path: str, folder_fd: int | None = None) -> bytes:
-    """Return all that the file at *path*, below *folder_fd*, says; OSError of opening, reading."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder_fd)
+    """Return all that the file at *path*, below *folder_fd*, says; OSError of opening, reading.
+
+    An interrupt loses no fd: there is a file that closes itself, and no bare number.
+    """
+    file = FileIO(path, opener=partial(os.open, dir_fd=folder_fd))
     try:
-        data = b""
-        while piece := os.read(fd, _PIECE_BYTES):
-            data += piece
-        return data
+        return file.readall()
     finally:
-        close_fd(fd)
+        try:
+            file.close()
+        except OSError:
+            pass  # what was read has been read, and it is closed
