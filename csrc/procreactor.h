@@ -180,8 +180,8 @@ struct pr_exit {
  * stopped by its new owner; it is not waited for (PR_STAGE_STOPPED).  One that does not change can
  * be stopped by those only who can as well stop the caller.  A stop that a terminal sends in the middle
  * of a start is for the caller: the child is made anew when that goes on.
- * Nor is a child waited for whose cgroup is frozen (PR_STAGE_FROZEN), if the request says that it may be,
- * or has an identity. */
+ * Nor is a child waited for whose cgroup is frozen (PR_STAGE_FROZEN), if the request says that it may be;
+ * a fork, which is looked at in any case, not without that either. */
 int pr_spawn(const struct pr_request *request, struct pr_result *result, int *ours);
 
 /* Take an fd out of an epoll set (-1: it is in none) and close it.  Always the two together, in this order:

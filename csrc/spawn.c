@@ -493,10 +493,11 @@ static void wait_for_memory(const struct work *work, struct pr_child *child, lon
             && pr_signal(pidfd, (int)pid, SIGKILL) == 0)
             killed_for = held;
     }
-    if (killed_for.stage == PR_STAGE_NONE)
-        return;
+    if (killed_for.stage == PR_STAGE_NONE || child->report.stage != PR_STAGE_NONE)
+        return; /* one that has told is a zombie, which takes the kill as well */
     child->report.error = killed_for.error;
     child->report.stage = killed_for.stage;
+    child->report.index = killed_for.index;
 }
 
 /* --- clone ------------------------------------------------------------------------------------ */
@@ -552,12 +553,21 @@ static long poll_report(int report_fd, long patience_ns)
     return sys_ppoll(&polled, 1, &patience);
 }
 
+/* Whether there is nobody any more who could tell: it is a zombie, or others have reaped it. */
+static bool is_dead(long pid, int pidfd)
+{
+    siginfo_t info = {0};
+    long result = wait_for(pid, pidfd, &info, WEXITED | WNOHANG | WNOWAIT);
+    return result == -ECHILD || (result == 0 && info.si_pid != 0);
+}
+
 /* Nothing has come for a while.  Whether that is all: *report then says why. */
 static bool is_settled(const struct work *work, int report_fd, bool is_locked, long pid, int pidfd,
                        struct pr_report *report)
 {
     struct pr_report held = what_holds(work, pid, pidfd);
-    bool has_ended = is_locked && has_let_go(report_fd); /* asked last: a program may stop itself as it likes */
+    /* Asked last: a program may stop itself as it likes. */
+    bool has_ended = (is_locked && has_let_go(report_fd)) || is_dead(pid, pidfd);
     if (!has_ended && held.stage == PR_STAGE_NONE)
         return false;
     if (poll_report(report_fd, 0) != 0) /* it has just told, or is the program by now */

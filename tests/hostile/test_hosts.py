@@ -11,6 +11,7 @@ forks with a pool at work                the copy refuses                  test_
 forks in a callback of run()             the copy's run is its own         test_a_copy_made_in_the_middle_of_a_run_runs_afresh
 forks in a thread, during spawns         the same                          test_copies_made_by_a_thread_during_spawns_touch_nothing
 forks in a thread, in starts with uid=   no copy is waited for             test_copies_that_live_on_do_not_hold_up_a_start_as_another_user
+the same, and the child dies early       the same; told as any end         test_copies_that_live_on_do_not_hold_up_a_start_whose_child_dies_early
 stopped with its group (Ctrl-Z)          stops at once, and goes on        test_a_host_whose_group_is_stopped_amid_starts_stops_and_goes_on
 multiprocessing, fork and forkserver     workers have their own            test_workers_of_multiprocessing_have_children_of_their_own
 spawns in a signal handler               both start, wherever it strikes   test_a_signal_handler_may_spawn_in_the_middle_of_anything
@@ -65,6 +66,7 @@ from held import wait_for
 from libraries_build import build_library
 from load.room import raise_open_files
 from programs_build import build_program
+from seccomp import make_deadly
 from support import DEADLINE_S, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
 
 import procreactor
@@ -322,8 +324,12 @@ def copies_until(stop: int, told: threading.Event) -> Iterator[int]:
         yield pid
 
 
-def starts_while_copies_are_made(end: str, count: int) -> list[list[int | None]]:
-    """Return how the copies ended, and how the children."""
+def starts_while_copies_are_made(
+    end: str, count: int, dies_early: bool = False
+) -> list[list[int | None]]:
+    """Return how the copies ended, and how the children: by their programs, or before."""
+    if dies_early:
+        make_deadly("chdir")
     stop, tell = os.pipe()
     told = threading.Event()
     copies: list[int] = []
@@ -332,7 +338,9 @@ def starts_while_copies_are_made(end: str, count: int) -> list[list[int | None]]
     with make_reactor() as reactor:
         thread.start()
         for child in children:
-            reactor.spawnProcess(child, end, [end, "exit", "3"], childFDs={1: "r"}, uid=NOBODY)
+            reactor.spawnProcess(
+                child, end, [end, "exit", "3"], path="/", childFDs={1: "r"}, uid=NOBODY
+            )
         told.set()
         thread.join()
         os.write(tell, b"x")
@@ -349,6 +357,14 @@ def test_copies_that_live_on_do_not_hold_up_a_start_as_another_user(disable: str
     """Some have a copy of the pipe whose end says that the child has exec'ed."""
     found = alone(starts_while_copies_are_made, build_program("end"), 10, disable=disable)
     assert found == [[0], [3]]
+
+
+@needs_root
+@pytest.mark.parametrize("disable", ["", "helper", "pidfd"])
+def test_copies_that_live_on_do_not_hold_up_a_start_whose_child_dies_early(disable: str) -> None:
+    """A child that is killed on its way to the exec tells nothing, and leaves the pipe to them."""
+    found = alone(starts_while_copies_are_made, build_program("end"), 10, True, disable=disable)
+    assert found == [[0], [None]]
 
 
 HOST_THAT_STARTS_AND_STARTS = """
