@@ -26,6 +26,7 @@ import errno
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -390,6 +391,8 @@ def _watch_by_thread(pid: int) -> int:
 
     SpawnError (EMFILE, ENFILE; EAGAIN: no thread to be had).
     """
+    if sys.is_finalizing():  # a new thread would never begin, and its start, before 3.12, not end
+        raise spawn_error(errno.EAGAIN, "exit watch")
     fds: list[int] = []
     copies: list[int] = []
     try:

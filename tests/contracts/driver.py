@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import select
 import signal
 import time
 import traceback
@@ -42,6 +41,10 @@ _GRACE_S = 2.0
 _LOOK_S = 0.5
 """Between two looks for scenarios that are late."""
 
+_TOLD_BY = {signal.SIGCHLD}
+"""What says that one may have ended: waited for, and so blocked; pidfds are not to be had in every
+world (tests/worlds)."""
+
 
 class _Fork:
     """One scenario in its process."""
@@ -54,7 +57,10 @@ class _Fork:
         self._pid = os.fork()
         if self._pid == 0:
             _be_the_fork(one, world, timeout_s, self._memory_fd)
-        self.pidfd = os.pidfd_open(self._pid)
+
+    def has_ended(self) -> bool:
+        """Whether it is to be finished."""
+        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def kill_if_late(self) -> None:
         """End it when its time is over; it is then finished as any other."""
@@ -63,10 +69,9 @@ class _Fork:
             self._kill()
 
     def finish(self) -> Record:
-        """Reap it, when its pidfd says that it has ended, and return its record."""
+        """Reap it, when it has ended, and return its record."""
         self._kill()  # what it started; before the reaping, as long as the number is its own
         _, status = os.waitpid(self._pid, 0)
-        os.close(self.pidfd)
         with open(self._memory_fd, "rb") as memory:
             memory.seek(0)
             text = memory.read()
@@ -89,6 +94,7 @@ def _be_the_fork(one: Scenario, world: World, timeout_s: float, memory_fd: int) 
     """Play, write the record, and never return."""
     try:
         os.setsid()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD_BY)
         with open(os.devnull, "r+b") as nothing:
             for standard_fd in (0, 1, 2):
                 os.dup2(nothing.fileno(), standard_fd)
@@ -108,16 +114,16 @@ def run_scenarios(
 ) -> Iterator[tuple[str, Record]]:
     """Perform all of *scenarios* and yield (name, record) as they end."""
     waiting = deque(scenarios)
-    running: dict[int, _Fork] = {}
+    running: list[_Fork] = []
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_BY)
     while waiting or running:
         while waiting and len(running) < _JOBS:
-            fork = _Fork(waiting.popleft(), world, timeout_s)
-            running[fork.pidfd] = fork
-        ended, _, _ = select.select(list(running), [], [], _LOOK_S)
-        for pidfd in ended:
-            fork = running.pop(pidfd)
+            running.append(_Fork(waiting.popleft(), world, timeout_s))
+        signal.sigtimedwait(_TOLD_BY, _LOOK_S)
+        for fork in [fork for fork in running if fork.has_ended()]:
+            running.remove(fork)
             yield fork.name, fork.finish()
-        for fork in running.values():
+        for fork in running:
             fork.kill_if_late()
 
 

@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import signal
+import subprocess
 import sys
 import threading
 from collections import deque
@@ -685,6 +686,30 @@ def test_one_that_is_forgotten_ends_its_threads_and_what_they_started(keeps: boo
     del spawner
     gc.collect()
     assert not child_pids()
+
+
+END_WITH_ONE_THAT_RUNS = """
+import select
+from procreactor.kernel.spawners import Spawner
+from procreactor.model import SpawnSpec
+spawner = Spawner(1)
+spawner.submit(SpawnSpec([b"/bin/sleep"], [b"sleep", b"1000"], []), False)
+print(len(select.select([spawner], [], [])[0]))
+"""
+
+
+@pytest.mark.parametrize("disable", ["", "pidfd"])
+def test_an_interpreter_that_exits_ends_one_that_was_not_taken(disable: str) -> None:
+    """Without pidfds too: a thread that would wait for it would not begin any more."""
+    done = subprocess.run(
+        [PYTHON, "-c", END_WITH_ONE_THAT_RUNS],
+        env={**os.environ, "PROCREACTOR_DISABLE": disable},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
 # --- when there is too little of something --------------------------------------------------------

@@ -14,8 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,7 +97,7 @@ class _Running:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.exit_fd = os.pidfd_open(self._process.pid)
+        self.exit_fd = _open_exit_fd(self._process.pid)
 
     def _command(self) -> list[str]:
         job = self.job
@@ -167,6 +169,22 @@ class _Running:
         ):
             problem = f"the reactor was {told.get('reactor')!r}"
         return Result(run, None, problem, told.get("unreachable", ""))
+
+
+def _open_exit_fd(pid: int) -> int:
+    """Return an fd that poll tells of when child *pid* has ended, still to be reaped."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # a sandbox denies it: a thread waits, and lets go of a pipe
+        told, tell = os.pipe()
+        threading.Thread(target=_wait_and_close, args=(pid, tell)).start()
+        return told
+
+
+def _wait_and_close(pid: int, fd: int) -> None:
+    with suppress(ChildProcessError):  # killed for being late, and reaped already
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    os.close(fd)
 
 
 def _closed(directory: str) -> list[str]:
