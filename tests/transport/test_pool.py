@@ -278,7 +278,8 @@ def run_after_closing(which: list[int], has_file: bool, word: str) -> list[Any]:
     ):
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         crowd.pool.submit(sh("read word <&9; echo out; exit 3", Redirect(9, theirs)))
-        crowd.wait_until(JobState.RUNNING, 0)
+        # FINISHED: without pidfds it is given back as soon as it runs.
+        wait_for(lambda: crowd.state_of(0) in (JobState.RUNNING, JobState.FINISHED))
         os.close(theirs)
         numbers = crowd.pool._spawner._threads._fds
         for at in which:
