@@ -8,7 +8,6 @@ import fcntl
 import itertools
 import os
 import resource
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import DEADLINE_S, PROC, Recorder, let_waiting_threads_end, run_until
+from support import PROC, Recorder, let_waiting_threads_end, run_until
 from ways import spawn_on
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "assert_same",
     "expected_table",
     "file_of",
-    "join_watchers",
     "landing_slots",
     "new_file",
     "numbers_taken",
@@ -122,10 +120,8 @@ class ChildTables:
 
         Neither the child's map nor its end has changed a flag or an fd of ours.
         """
-        join_watchers()
         before = own_table(self._end)
         actual = self.spawn_among_others(child_fds, before, **kwargs)
-        join_watchers()
         assert_same(own_table(self._end), before, f"the parent's own fds after {child_fds}")
         return actual
 
@@ -159,13 +155,6 @@ class ChildTables:
             table[fd] = Entry((device, inode), mode, bool(close_on_exec), bool(non_blocking))
         self._report.unlink()
         return table
-
-
-def join_watchers() -> None:
-    """Wait for the threads that stand for pidfds, where there are none, to close their fds."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("procreactor-wait-"):
-            thread.join(DEADLINE_S)
 
 
 def landing_slots() -> set[int]:

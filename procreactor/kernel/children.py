@@ -165,8 +165,9 @@ class Child:
 
     def _take_over(self) -> None:
         pid, self.pidfd, ours = self._call.made()
-        self._exit_fd = self.pidfd
-        if self.pidfd < 0 <= pid:
+        if self._exit_fd < 0:  # else an interrupt came after the watch below had begun
+            self._exit_fd = self.pidfd
+        if self._exit_fd < 0 <= pid:
             self._birth = processes.birth_of(pid)
             self._exit_fd = _watch_by_thread(pid)
         self.ours = ours
@@ -405,6 +406,7 @@ def _watch_by_thread(pid: int) -> int:
         threading.Thread(
             target=_wait_and_tell, args=(pid, copies), name=f"procreactor-wait-{pid}", daemon=True
         ).start()
+        return fds[0]
     except BaseException as error:
         _close_all(copies)
         _close_all(fds)
@@ -412,7 +414,6 @@ def _watch_by_thread(pid: int) -> int:
             raise
         number = error.errno if isinstance(error, OSError) else None
         raise spawn_error(number or errno.EAGAIN, "exit watch") from error
-    return fds[0]
 
 
 def _wait_and_tell(pid: int, copies: list[int]) -> None:

@@ -271,6 +271,7 @@ class CollectedChild(Generic[S]):
         self._on_over = _tell_nobody
         self._forget(left)
         self._gather.close()
+        self._close_stand_in()  # again, if an exception came between the end and its forgetting
         self.child.forget()
         self._end_rest()
 
@@ -382,6 +383,7 @@ class CollectedChild(Generic[S]):
 
     def _go_on(self, news: int) -> None:
         if self._told == GATHERED_OVER:
+            self._close_stand_in()
             self._end_rest()
             self._on_over(self)
         elif news & GATHERED_EXIT:
@@ -424,12 +426,17 @@ class CollectedChild(Generic[S]):
                 forget_grown(fd)
         if bits & GATHERED_EXIT:
             watch, self._exit_watch = self._exit_watch, None
-            if self.child.pidfd < 0:
-                if self.child.exit_fd >= 0:
-                    loop.drop(self.child.exit_fd)  # the stand-in for a pidfd is not C's to close
-            elif watch is not None:
+            if watch is not None and self.child.pidfd >= 0:
                 loop.forget(watch.fd)
+            self._close_stand_in()
             self.child.forget()
+
+    def _close_stand_in(self) -> None:
+        """Close what stands for a pidfd where there is none: it is not C's to close. Idempotent."""
+        child = self.child
+        if child.pidfd < 0 <= child.exit_fd:
+            self._shared.loop.disown(child.exit_fd)
+            child.close()
 
     def _end_rest(self) -> None:
         timers = self._drain_timer, self._pause_timer

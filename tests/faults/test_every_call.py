@@ -18,6 +18,7 @@ import functools
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,9 +29,9 @@ from alone import alone
 from faults.acts import ACTS, Act, Refusal, Stage, note_refusal, stage_for
 from faults.calls import CALLS, DATABASE, ENDS, LIBC_CALLS, UNREACHED, find_call
 from faults.supervision import Blow, Calls, Listen, begin_act, can_supervise, end_act, play
-from fdtables import Entry, assert_same, join_watchers, landing_slots, own_table
+from fdtables import Entry, assert_same, landing_slots, own_table
 from seccomp import needs_seccomp
-from support import LACKS
+from support import DEADLINE_S, LACKS
 from woods import homes
 
 from procreactor.kernel import children
@@ -73,6 +74,13 @@ def assert_nothing_is_left(before: State, slot_file: tuple[int, int]) -> None:
     except ChildProcessError:
         return
     raise AssertionError(f"a child is left: {left or 'it runs'}")
+
+
+def join_watchers() -> None:
+    """Wait for the threads that stand for pidfds, where there are none, by no call but theirs."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("procreactor-wait-"):
+            thread.join(DEADLINE_S)
 
 
 def perform_once(act: Act, stage: Stage) -> tuple[list[Refusal], list[Refusal]]:

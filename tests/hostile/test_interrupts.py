@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any
 
 from alone import alone
-from fdtables import join_watchers, own_table
+from fdtables import own_table
 from interrupted import interrupt_each_bytecode
 from libraries_build import build_library
 from programs_build import build_program
@@ -66,7 +66,6 @@ class Footprint:
 
     def __init__(self, loop: EventLoop | None = None) -> None:
         self._loop = loop
-        join_watchers()
         self._before = self._now()
 
     def _now(self) -> tuple[dict[int, Any], set[int]]:

@@ -851,8 +851,9 @@ def interrupt_everywhere() -> int:
     return interrupt_each_line([spawners, children, binding], act, clean_up, set())
 
 
-def test_an_interrupt_between_any_two_lines_loses_no_child() -> None:
-    assert alone(interrupt_everywhere) > 100
+@pytest.mark.parametrize("disable", ["", "pidfd"])
+def test_an_interrupt_between_any_two_lines_loses_no_child(disable: str) -> None:
+    assert alone(interrupt_everywhere, disable=disable) > 100
 
 
 def count_interrupted_takes() -> int:

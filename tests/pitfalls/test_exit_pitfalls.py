@@ -36,7 +36,7 @@ from alone import alone
 from conftest import child_pids, open_fds
 from held import wait_for
 from seccomp import deny, needs_seccomp
-from support import PROC, Recorder, make_reactor, run_until, spawn_and_finish
+from support import LACKS, PROC, Recorder, make_reactor, run_until, spawn_and_finish
 from ways import WITHOUT_PIDFDS, finish_on, on_every_way, on_way, spawn_on
 
 from procreactor.apps.batch import plan_command
@@ -53,7 +53,7 @@ Build = Callable[[str], str]
 
 KERNEL = tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2])
 
-PIDFD_TELLS = KERNEL >= (6, 15)
+PIDFD_TELLS = KERNEL >= (6, 15) and "pidfd" not in LACKS
 """Whether a pidfd tells the status that other code took."""
 
 WAIT_FOR_ALL = 0x40000000
@@ -385,6 +385,7 @@ def reaps_of_many(end: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.needs("pidfd")  # else a thread of its own waits for each of the thousands
 def test_of_thousands_of_children_each_end_costs_one_question(program: Build) -> None:
     """F.4: one of them, and then all at once."""
     found = alone(reaps_of_many, program("end"))
@@ -687,6 +688,7 @@ def test_a_hundred_failures_leave_no_child_no_fd_and_no_timer_and_then_one_succe
     assert on_way(way, fail_often_then_succeed, program("end")) == [3, None]
 
 
+@pytest.mark.needs("pidfd")
 def test_a_pidfd_is_closed_with_the_exit_before_the_pipes_are(program: Build) -> None:
     """F.7."""
     protocol = Recorder()
@@ -702,6 +704,7 @@ def test_a_pidfd_is_closed_with_the_exit_before_the_pipes_are(program: Build) ->
         run_until(reactor, lambda: protocol.ended)
 
 
+@pytest.mark.needs("pidfd")
 def test_a_pidfd_is_closed_when_the_transport_is_forgotten_with_its_child_alive(
     program: Build,
 ) -> None:

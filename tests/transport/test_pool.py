@@ -278,7 +278,8 @@ def run_after_closing(which: list[int], has_file: bool, word: str) -> list[Any]:
     ):
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         crowd.pool.submit(sh("read word <&9; echo out; exit 3", Redirect(9, theirs)))
-        crowd.wait_until(JobState.RUNNING, 0)
+        # FINISHED: without pidfds it is given back as soon as it runs.
+        wait_for(lambda: crowd.state_of(0) in (JobState.RUNNING, JobState.FINISHED))
         os.close(theirs)
         numbers = crowd.pool._spawner._threads._fds
         for at in which:
@@ -1469,6 +1470,24 @@ def test_a_loop_that_goes_on_after_an_interrupt_tells_every_end(function: Any, l
         with interrupted_before(function, line):
             crowd.run_all()
         assert [code_of(one) for one in crowd.run_all()] == [3, 0, 4]
+
+
+def end_whose_forgetting_is_interrupted(line: str) -> list[int | None]:
+    with pool_of(threads=1) as crowd:
+        before = open_fds(), len(crowd.loop._watches)
+        crowd.pool.submit(sh("cat > /dev/null; exit 3"), MIB)
+        with interrupted_before(CollectedChild._forget, line):
+            crowd.run_all()
+        codes = [code_of(one) for one in crowd.run_all()]
+        assert (open_fds(), len(crowd.loop._watches)) == before
+    return codes
+
+
+@pytest.mark.parametrize("line", ["if bits & GATHERED_EXIT", "watch, self._exit_watch ="])
+def test_what_stands_for_a_pidfd_is_closed_although_its_forgetting_was_interrupted(
+    line: str,
+) -> None:
+    assert alone(end_whose_forgetting_is_interrupted, line, disable="pidfd") == [3]
 
 
 def test_no_number_is_given_twice_after_an_interrupt(crowd: Pool) -> None:
