@@ -329,10 +329,19 @@ static bool is_of_launcher(const struct blow *blow)
            && blow->mode->identity;
 }
 
-/* There is no step down from here. */
+static bool is_at_last_way; /* before the blow, as above */
+
+/* A fork without a pidfd: there is no step down from here. */
+static bool is_fork_without_pidfd(const struct mode *mode)
+{
+    uint32_t usable = pr_features();
+    bool forks = !(usable & PR_FEATURE_VFORK) || (mode->identity && !(usable & PR_FEATURE_HELPER));
+    return forks && !(usable & PR_FEATURE_PIDFD);
+}
+
 static bool is_last_way(const struct blow *blow)
 {
-    return blow->number == SYS_clone && blow->mode && blow->mode->disabled == PR_FEATURE_ALL;
+    return blow->number == SYS_clone && blow->mode && is_at_last_way;
 }
 
 /* Only who has put root aside, and does not see it, has not taken it back when the gid is due. */
@@ -481,6 +490,7 @@ static void strike(void *opaque)
     const struct failing_call *call = find_call(blow->number);
     prepare(blow);
     may_launch = blow->mode && pr_features() & PR_FEATURE_HELPER; /* a cold act has no mode */
+    is_at_last_way = blow->mode && is_fork_without_pidfd(blow->mode);
     take_stock(&before);
     twin_add((struct twin_rule){blow->side, blow->number, blow->nth, -blow->error, blow->signal});
     int code = perform(blow);

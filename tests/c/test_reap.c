@@ -155,6 +155,7 @@ TEST_BOTH_WAYS(an_interrupted_reaping_is_made_again)
 
 TEST(a_kernel_that_cannot_wait_for_a_pidfd_waits_for_the_pid)
 {
+    skip_unless_features(PR_FEATURE_PIDFD);
     scene_shell(&scene, NULL, "exit 3");
     scene_start(&scene);
     twin_fail(SYS_waitid, 2, EINVAL); /* after the wait of pr_wait_exit */
