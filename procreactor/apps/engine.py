@@ -16,7 +16,9 @@ nothing of all that.
 
 Stopping a command goes through the steps of its policy (TERM, some seconds, KILL), each for the
 whole tree; after the last one the tree is looked at until it is empty, for a bounded time. What
-has ended by itself is left as it is, and so are the processes that it has left behind.
+has ended by itself is left as it is, and so are the processes that it has left behind. Where there
+is no fd to be had to find a tree, that is logged, and the run goes on: its first process is killed
+all the same, and when that has ended the rest is looked for once more.
 
 Reading ahead: up to `MOST_AHEAD` commands more than may run are taken while many end in each turn,
 so that the threads which start them never wait for us. Not where it could be noticed: while the end
@@ -34,6 +36,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from procreactor.apps.commands import Command
 from procreactor.apps.planning import Plan, Planner
+from procreactor.errors import report_callback_error
 from procreactor.loop.eventloop import READ, EventLoop, Watch
 from procreactor.loop.timers import Timer, TimerState
 from procreactor.transport.collected import CollectedChild, Sink
@@ -285,7 +288,7 @@ class Engine(Generic[S]):
         """Kill what runs, with all its descendants, and leave nothing behind. Idempotent."""
         try:
             for task in self._tasks.values():
-                _kill_tree(task)
+                self._kill_tree(task)
             self._pool.close()
             while self._tasks:
                 task = self._tasks.popitem()[1]
@@ -440,11 +443,40 @@ class Engine(Generic[S]):
                 child.send_signal(number)
         except (ProcessLookupError, PermissionError):
             pass  # it has just ended; or it is another user's by now, who alone may stop it
+        except OSError:
+            self._report("a signal for a command, which some of it may not have got,")
 
     def _kill(self, task: Task) -> None:
         self._cancel_timer(task)
-        if not _kill_tree(task):
-            self._signal(task, signal.SIGKILL)
+        if not self._kill_tree(task) and task.child is not None:
+            try:
+                task.child.send_signal(signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass  # as above
+
+    def _kill_tree(self, task: Task) -> bool:
+        """Kill all that has come of *task*, as far as it can be told; return whether that was done.
+
+        One that is not live may be in its exec, which hangs, or frozen since its birth.
+        """
+        tree, child = task.tree, task.child
+        if tree is None or (child is None and not tree.is_cgroup):
+            return False
+        return self._kill_all_of(tree, child.pid_while_ours if child is not None else None)
+
+    def _kill_all_of(self, tree: Tree, leader_pid: int | None) -> bool:
+        """Return whether it could be tried: not, for all its patience, without an fd to look."""
+        try:
+            tree.kill(leader_pid)
+        except OSError:
+            self._report("the kill of a command, of which some may live on,")
+            return False
+        return True
+
+    def _report(self, what: str) -> None:
+        """Log the OSError being handled, unless this is a forked copy, which is told by it."""
+        self._pool.check_owner()
+        report_callback_error(what)
 
     def _cancel_timer(self, task: Task) -> None:
         timer, task.timer = task.timer, None
@@ -488,7 +520,7 @@ class Engine(Generic[S]):
         tree, task.tree = task.tree, None
         if tree is not None and self._forest is not None:
             if task.is_stopping:
-                tree.kill(None)
+                self._kill_all_of(tree, None)
             self._forest.harvest(tree)
 
     def _retry_later(self, task: Task) -> None:
@@ -496,18 +528,6 @@ class Engine(Generic[S]):
         delay_s = self._policy.retry_delay_s
         heapq.heappush(self._retries, (time.monotonic() + delay_s, task.index, task))
         self.loop.call_later(delay_s, _do_nothing)
-
-
-def _kill_tree(task: Task) -> bool:
-    """Kill all that has come of *task*, as far as it can be told; return whether that was tried.
-
-    One that is not live may be in its exec, which hangs, or frozen since its birth.
-    """
-    tree, child = task.tree, task.child
-    if tree is None or (child is None and not tree.is_cgroup):
-        return False
-    tree.kill(child.pid_while_ours if child is not None else None)
-    return True
 
 
 def _do_nothing() -> None:

@@ -230,13 +230,14 @@ class Cgroup:
                 raise  # else it is removed by now
         return found
 
-    def signal(self, number: int) -> int:
-        """Send signal *number* to every process in it and below; return to how many.
+    def signal(self, number: int) -> dict[int, int]:
+        """Send signal *number* to every process in it and below; return whom it reached.
 
-        Also to those that are forked meanwhile, as long as they do not outrun us. OSError: EINVAL,
-        EPERM when it is so for all of them, and as for `members`.
+        By pid, when each was started, in ticks; 0 where there is no /proc to tell. Also to those
+        that are forked meanwhile, as long as they do not outrun us. OSError: EINVAL, EPERM when it
+        is so for all of them, and as for `members`.
         """
-        sent: set[int] = set()
+        sent: dict[int, int] = {}
         refused: OSError | None = None
         seen: set[int] = set()
         for _ in range(_ROUNDS):
@@ -251,11 +252,11 @@ class Cgroup:
                     refused = error
         if refused is not None and not sent:
             raise refused
-        return len(sent)
+        return sent
 
-    def _signal_some(self, pids: Sequence[int], number: int) -> list[int]:
+    def _signal_some(self, pids: Sequence[int], number: int) -> dict[int, int]:
         """A pidfd first, then a look whether the number is still in the group, then the signal."""
-        sent = []
+        sent = {}
         refused: OSError | None = None
         pidfds: dict[int, int] = {}
         rows: dict[int, ProcessRow | None] = {}
@@ -264,18 +265,18 @@ class Cgroup:
                 try:
                     pidfds[pid] = os.pidfd_open(pid)
                 except ProcessLookupError:
-                    pass
+                    continue
                 except OSError:  # a sandbox: by number, if it is still that of who was in the group
                     pidfds[pid] = -1
-                    rows[pid] = processes.read_row(pid)
+                rows[pid] = processes.read_row(pid)
             here = set(self.members())
             for pid in here.intersection(pidfds):
-                row = rows.get(pid)
+                row = rows[pid]
                 try:
-                    if row is not None:
+                    if row is not None and pidfds[pid] < 0:
                         processes.check_row(row)
                     binding.send_signal(pidfds[pid], pid, number)
-                    sent.append(pid)
+                    sent[pid] = row.started if row is not None else 0
                 except ProcessLookupError:
                     pass
                 except PermissionError as error:

@@ -363,11 +363,11 @@ def reap_strays() -> None:
     for row in list(_adopting.strays.values()):
         try:
             now = read_row(row.pid)
+            if now is None or now.started != row.started or not now.is_alive:
+                reap(row)
+                _adopting.strays.pop(row.pid, None)
         except OSError:
             return  # next time
-        if now is None or now.started != row.started or not now.is_alive:
-            reap(row)
-            _adopting.strays.pop(row.pid, None)
 
 
 def reap(row: ProcessRow) -> None:

@@ -9,6 +9,8 @@ How (transport/kinship.py says who is a member, kernel/processes.py what /proc i
   leads one, is signalled as a whole, which in the kernel is one step, forks under way included:
   that is what ends a storm of forks. Other code may reap it all the same: so it is looked at again
   each time, and without it the group is signalled one by one.
+- A look needs an fd. A kill waits for one; where none is to be had, the group is killed by its
+  number, for which it is enough that the leader is still our child: so at least that much ends.
 - While it lasts, orphans of our descendants come to us (processes.Adoption), so the killed ones are
   reaped here, and nothing is left to an init that may not care to.
 
@@ -22,7 +24,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -70,11 +72,18 @@ class Hunt:
         self._foreign = {os.getsid(0)}
         self._leads = leads
         self._leader: ProcessRow | None = None  # where there is a /proc
-        if leader_pid is not None:
-            self._find_leader(leader_pid)
+        self._is_unseen = leader_pid is not None
+        try:
+            self._find_leader()
+        except OSError:
+            pass  # no fd is to be had: it is found by the first look that there is one for
 
-    def _find_leader(self, pid: int) -> None:
-        row = processes.read_row(pid)
+    def _find_leader(self) -> None:
+        """Once there was an fd to look, it is known who the leader is, or that it is no more."""
+        if not self._is_unseen or self._leader_pid is None:
+            return
+        row = processes.read_row(self._leader_pid)
+        self._is_unseen = False
         if row is None or row.parent != self._own_pid:
             return
         self._leader = row
@@ -87,20 +96,21 @@ class Hunt:
         """Return the pids of all that are alive. OSError without /proc, or an fd to look."""
         return [row.pid for row in self._look() if row.is_alive]
 
-    def signal(self, number: int) -> int:
+    def signal(self, number: int, reached: Mapping[int, int] | None = None) -> int:
         """Send signal *number* to each once; return to how many.
 
-        OSError: EINVAL, EPERM when it is so for all of them. Without /proc, it goes to the leader
-        and its group.
+        Not to those whom it has *reached* before, pid and start. OSError: EINVAL, EPERM when it is
+        so for all of them. Without /proc, it goes to the leader and its group.
         """
+        reached = reached or {}
         sent: set[tuple[int, int]] = set()
         refused: PermissionError | None = None
-        seen: set[tuple[int, int]] = set()
+        seen = set(reached.items())
         for _ in range(_ROUNDS):
             try:
                 new = [row for row in self._look() if row.is_alive and _key(row) not in seen]
             except FileNotFoundError:
-                return self._signal_leader(number)
+                return 0 if self._leader_pid in reached else self._signal_leader(number)
             if not new:
                 break
             for row in new:
@@ -110,7 +120,7 @@ class Hunt:
                         sent.add(_key(row))
                 except PermissionError as error:
                     refused = error
-        if refused is not None and not sent:
+        if refused is not None and not sent and not reached:
             raise refused
         return len(sent)
 
@@ -118,33 +128,42 @@ class Hunt:
         """Kill all; return whether a look shows nobody alive, at the latest after *patience_s*.
 
         False also without /proc, where nobody can look. OSError where in all that time no fd was to
-        be had to look: then some may be stopped.
+        be had to look: then the leader's group is killed, if it leads one; others may be stopped.
         """
         end_s = time.monotonic() + patience_s
         processes.reap_strays()
         try:
             with processes.Adoption():
-                self._stop_all(end_s - patience_s / 2, end_s)
+                self._stop_all(end_s - patience_s / 2)
                 return self._kill_all(end_s)
         except FileNotFoundError:
             # No longer adopting: orphans that nobody can find could not be reaped either.
             self._signal_leader(signal.SIGKILL)
             return False
+        except OSError as error:
+            if is_shortage(error):
+                self._kill_unseen()  # no longer adopting either
+            raise
 
-    def _stop_all(self, enough_s: float, end_s: float) -> None:
-        self._signal_group(signal.SIGSTOP)
+    def _stop_all(self, end_s: float) -> None:
+        """As far as that can be done until *end_s*: whatever it comes to, all is to be killed."""
         stopped: set[tuple[int, int]] = set()
-        while time.monotonic() < enough_s:
-            rows = _with_patience(self._look, end_s)
-            new = [row for row in rows if row.is_alive and _key(row) not in stopped]
-            if not new:
-                return
-            _with_patience(partial(_send, new, signal.SIGSTOP), end_s)
-            stopped.update(map(_key, new))
+        try:
+            _with_patience(partial(self._signal_group, signal.SIGSTOP), end_s)
+            while time.monotonic() < end_s:
+                rows = _with_patience(self._look, end_s)
+                new = [row for row in rows if row.is_alive and _key(row) not in stopped]
+                if not new:
+                    return
+                _with_patience(partial(_send, new, signal.SIGSTOP), end_s)
+                stopped.update(map(_key, new))
+        except OSError as error:
+            if not is_shortage(error):
+                raise
 
     def _kill_all(self, end_s: float) -> bool:
         while True:
-            self._signal_group(signal.SIGKILL)
+            _with_patience(partial(self._signal_group, signal.SIGKILL), end_s)
             alive = _with_patience(self._reap_dead, end_s)
             if not alive:
                 return True
@@ -173,6 +192,7 @@ class Hunt:
 
     def _look(self) -> list[ProcessRow]:
         """Return all members that are to be seen, zombies included. OSError without /proc."""
+        self._find_leader()
         rows = processes.read_rows()
         rows.pop(self._own_pid, None)
         seeds = [row.pid for row in rows.values() if self._is_known(row) or self._has_token(row)]
@@ -218,11 +238,27 @@ class Hunt:
     # -- the leader -----------------------------------------------------------------------------
 
     def _signal_group(self, number: int) -> None:
+        """Nothing unless the leader leads one, and is there, reaped by nobody."""
+        self._find_leader()
         if self._leads and self._leader is not None:
             try:
                 processes.signal_group(self._leader, number)
             except PermissionError:
                 pass
+
+    def _kill_unseen(self) -> None:
+        """Kill the leader's group, without an fd to look whose number that is.
+
+        Not a leader without one: as orphans, those below could be found no more.
+        """
+        pid = self._leader_pid
+        if pid is None or not processes.is_child(pid):
+            return
+        try:
+            if os.getsid(pid) == pid:  # and so leads its group, for ever
+                os.killpg(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
 
     def _signal_leader(self, number: int) -> int:
         """By its number, without a /proc to look whose that is: but whether it is a child's."""

@@ -144,7 +144,7 @@ class _GroupTree(Tree):
 
     def signal(self, number: int, leader_pid: int | None) -> int:
         self._forest.check_owner()
-        return self._group.signal(number) if self._group is not None else 0
+        return len(self._group.signal(number)) if self._group is not None else 0
 
     def kill(self, leader_pid: int | None, patience_s: float = PATIENCE_S) -> bool:
         self._forest.check_owner()
@@ -400,37 +400,37 @@ def _let_go(path: str, into: str, patience_s: float) -> None:
 
 
 def signal_tree(child: Child, number: int, cgroup: CgroupId | None = None) -> None:
-    """Send signal *number* to *child* and to all that descends from it.
+    """Send signal *number* to *child* and to all that descends from it, once to each.
 
     With the *cgroup* that it was started in, to all that are in there, if it is there still, and
     unless it is this process's own. With SIGKILL, return when all have ended, or after
     `PATIENCE_S`. ProcessLookupError when there is nobody; OSError (EINVAL, EPERM).
     """
-    reached = _signal_group(cgroup, number) if cgroup is not None else 0
+    reached = _signal_group(cgroup, number) if cgroup is not None else {}
     pid = child.pid_while_ours
     if pid is not None:
         hunt = Hunt(pid)
         if number == signal.SIGKILL:
             hunt.kill(PATIENCE_S)
-        elif not hunt.signal(number) and not reached:
+        elif not hunt.signal(number, reached) and not reached:
             child.send_signal(number)  # a zombie that is not reaped, or there is no /proc
     elif not reached:
         raise ProcessLookupError(errno.ESRCH, "there is nobody left")
 
 
-def _signal_group(identity: CgroupId, number: int) -> int:
-    """Return how many took it."""
+def _signal_group(identity: CgroupId, number: int) -> dict[int, int]:
+    """Return who took it, as `Cgroup.signal`; of those who are killed it is not told since when."""
     try:
         group = identity.open()
     except OSError:
-        return 0
+        return {}
     try:
         members = group.members()
         if os.getpid() in members:
-            return 0
+            return {}
         if number == signal.SIGKILL:
             group.kill(PATIENCE_S)
-            return len(members)
+            return dict.fromkeys(members, 0)
         return group.signal(number)
     finally:
         group.close()

@@ -657,3 +657,38 @@ def uncaptured() -> list[str]:
 def test_only_standard_error_may_be_as_another(stream: str) -> None:
     with pytest.raises(ValueError, match=f"{stream} must be from 0"):
         run(["true"], **{stream: procreactor.STDOUT})  # type: ignore[arg-type]
+
+
+# --- too few fds ----------------------------------------------------------------------------------
+
+
+def time_out_without_an_fd(folder: str) -> list[list[object]]:
+    """The second has come and gone when the third is asked for, and the first is there for long."""
+    here = Path(folder, "here")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    taken: list[int] = []
+
+    def commands() -> Iterator[Command]:
+        yield Command(["sh", "-c", f"trap '' TERM; : >{here}; sleep 20 & wait; wait"])
+        yield Command(["true"])
+        wait_for(here.exists)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            pass
+
+    results = run_many(commands(), jobs=2, timeout_s=0.2, kill_after_s=0.1)
+    found: list[list[object]] = [[one.index, one.timed_out, one.signal] for one in results]
+    for fd in taken:
+        os.close(fd)
+    return found
+
+
+@pytest.mark.needs("file limits", "/proc")
+def test_without_an_fd_to_look_for_a_tree_its_command_is_killed_and_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    found = alone(time_out_without_an_fd, str(tmp_path), disable="clone3")  # by its session
+    assert found == [[1, False, None], [0, True, signal.SIGKILL]]

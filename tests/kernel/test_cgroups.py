@@ -12,7 +12,7 @@ from held import wait_for
 from support import DEADLINE_S
 from woods import Grown, grown, homes, new_mark, tree_spec, wait_gone
 
-from procreactor.kernel import cgroups
+from procreactor.kernel import cgroups, processes
 from procreactor.kernel.cgroups import Cgroup, Home, find_directory
 
 needs_cgroup = pytest.mark.needs("cgroup")
@@ -62,7 +62,7 @@ def group(home: Home) -> Iterator[Cgroup]:
 def test_what_has_the_name_of_a_group_that_was_removed_is_not_looked_at(home: Home) -> None:
     group = home.new_group()
     assert cgroups.remove(group.path)
-    assert (group.members(), group.signal(signal.SIGTERM)) == ([], 0)
+    assert (group.members(), group.signal(signal.SIGTERM)) == ([], {})
     os.mkdir(group.path)
     mark = new_mark()
     spec = tree_spec(mark, "broad", 1)
@@ -110,7 +110,9 @@ def test_a_signal_for_a_group_is_for_each_of_it(group: Cgroup) -> None:
     mark = new_mark()
     for tree in born_into(group, mark, "broad", 2):
         before = tree.living()
-        assert group.signal(signal.SIGKILL) == len(before) == 2
+        rows = [row for row in map(processes.read_row, before) if row is not None]
+        assert len(rows) == 2
+        assert group.signal(signal.SIGKILL) == {row.pid: row.started for row in rows}
         assert group.wait_empty(DEADLINE_S)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import subprocess
+import threading
 
 import pytest
 from alone import alone
@@ -231,3 +234,66 @@ def test_without_proc_the_leaders_group_is_killed_and_nobody_says_that_all_are(
         assert not Hunt(tree.pid, leads=True).kill(LONG_S)
         wait_gone(mark)
         monkeypatch.undo()
+
+
+# --- without an fd to look ------------------------------------------------------------------------
+
+
+def take_all_fds() -> list[int]:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    taken: list[int] = []
+    while True:
+        try:
+            taken.append(os.dup(0))
+        except OSError:
+            return taken
+
+
+def give_back(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
+
+
+def kill_without_an_fd(begins_with_fds: bool) -> int | None:
+    mark = new_mark()
+    spec = tree_spec(mark, "broad", 2)
+    spec.new_session = True
+    refusal = None
+    with grown(spec, mark, 3) as tree:
+        search = Hunt(tree.pid, leads=True) if begins_with_fds else None
+        taken = take_all_fds()
+        try:
+            (search or Hunt(tree.pid)).kill(0.1)
+        except OSError as error:
+            refusal = error.errno
+        give_back(taken)
+        wait_gone(mark)
+    return refusal
+
+
+@pytest.mark.needs("file limits")
+@pytest.mark.parametrize("begins_with_fds", [False, True])
+def test_without_an_fd_to_look_the_leaders_group_is_killed_and_the_rest_is_told(
+    begins_with_fds: bool,
+) -> None:
+    assert alone(kill_without_an_fd, begins_with_fds) == errno.EMFILE
+
+
+def kill_with_fds_to_come(begins_with_fds: bool) -> bool:
+    mark = new_mark()
+    spec = tree_spec(mark, "deep", 3)
+    spec.new_session = True
+    with grown(spec, mark, 4) as tree:
+        search = Hunt(tree.pid, leads=True) if begins_with_fds else None
+        taken = take_all_fds()
+        threading.Timer(0.05, give_back, [taken]).start()
+        killed = (search or Hunt(tree.pid)).kill(LONG_S)
+        wait_gone(mark)
+    return killed
+
+
+@pytest.mark.needs("file limits")
+@pytest.mark.parametrize("begins_with_fds", [False, True])
+def test_a_kill_waits_for_an_fd_to_look(begins_with_fds: bool) -> None:
+    assert alone(kill_with_fds_to_come, begins_with_fds) is True

@@ -722,6 +722,38 @@ def test_a_zombie_takes_a_signal_as_ever() -> None:
         signal_tree(it.child, signal.SIGTERM)
 
 
+COUNTING = """
+import os, signal
+counted = {signal.SIGRTMIN}
+signal.pthread_sigmask(signal.SIG_BLOCK, {*counted, signal.SIGTERM})
+os.write(1, b".")
+signal.sigwait({signal.SIGTERM})
+count = 0
+while signal.sigtimedwait(counted, 0):
+    count += 1
+os.write(1, b"%d" % count)
+"""
+"""Says how often it was sent a signal of those that are queued, once it is sent TERM."""
+
+
+@by_cgroup
+def test_a_child_in_a_cgroup_gets_a_signal_once() -> None:
+    home = cgroups.open_home()
+    group = home.new_group()
+    mark = new_mark()
+    spec = tree_spec(mark, "")
+    spec.candidates = (PYTHON.encode(),)
+    spec.argv = (b"python", b"-c", COUNTING.encode(), mark.encode())
+    spec.cgroup_fd = group.fd
+    with grown(spec, mark, 1) as it:
+        signal_tree(it.child, signal.SIGRTMIN, cgroups.identify(group.fd))
+        it.child.send_signal(signal.SIGTERM)
+        assert os.read(it.fd, 9) == b"1"
+    group.close()
+    assert cgroups.remove(group.path)
+    home.close()
+
+
 @by_cgroup
 def test_the_cgroup_of_this_process_is_never_signalled() -> None:
     own = cgroups.open_home()
