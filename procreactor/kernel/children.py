@@ -13,7 +13,8 @@ Facts:
   and /proc, where there is one, whether it is this one, by the time at which it was started. What
   is left is the moment between the question and the signal.
 - Where a sandbox denies waitid altogether, a pidfd still tells the end, and /proc to that thread:
-  once, without a status, and the zombie stays.
+  once, without a status, and the zombie stays. /proc alone then says whose a number is. To look
+  takes an fd: where none is to be had, nothing is known, neither an end nor another's number.
 - PROCREACTOR_DISABLE (clone3, pidfd, unshare, close_range, vfork, helper, cgroup; commas) is read
   at the first spawn, like all that is learnt about the kernel.
 - os.fork in the host program: parent and child then share one idea of whose children these are.
@@ -168,7 +169,7 @@ class Child:
         if self._exit_fd < 0:  # else an interrupt came after the watch below had begun
             self._exit_fd = self.pidfd
         if self._exit_fd < 0 <= pid:
-            self._birth = processes.birth_of(pid)
+            self._birth = _birth_if_seen(pid)
             self._exit_fd = _watch_by_thread(pid)
         self.ours = ours
         self.pid = pid
@@ -179,7 +180,8 @@ class Child:
 
         For a child whose owner is no more, or never was: an interrupt came before. Idempotent.
         """
-        if not self._is_made:
+        is_new = not self._is_made
+        if is_new:
             self.pid, self.pidfd, self.ours = self._call.made()
             self._is_made = True
         drop = partial(binding.drop, self._call.epoll_fd)
@@ -191,6 +193,8 @@ class Child:
         if self.pid < 0:
             self.close(drop)
             return
+        if is_new and self._birth is None and self.pidfd < 0:
+            self._birth = _birth_if_seen(self.pid)
         try:
             self._signal(signal.SIGKILL)
         except OSError:
@@ -237,14 +241,20 @@ class Child:
             return self._call.reap(self.pidfd, self.pid)
 
     def _has_been_told(self) -> bool:
-        return _wait_readable(self._exit_fd, 0)
+        return self._exit_fd >= 0 and _wait_readable(self._exit_fd, 0)
 
     def _is_anothers(self) -> bool:
         """Whether the number is seen to be another process's by now. Not asked with a pidfd."""
         if self._birth is None:
             return False
-        birth = processes.birth_of(self.pid)
+        birth = _birth_if_seen(self.pid)
         return birth is not None and birth != self._birth
+
+    def _is_seen(self) -> bool:
+        """Whether /proc shows the child under its number, and its end has not been told."""
+        if self._birth is None or self._has_been_told():
+            return False
+        return _birth_if_seen(self.pid) == self._birth
 
     @property
     def lost_error(self) -> int | None:
@@ -288,8 +298,8 @@ class Child:
     def send_signal(self, number: int) -> None:
         """Send signal *number*; ProcessLookupError once the child is reaped, be it by others.
 
-        OSError: EINVAL, EPERM; the latter, or ENOSYS, also where a sandbox leaves us without both
-        signals by pidfd and waitid, and so without a way to know whose the number is.
+        OSError: EINVAL, EPERM; the latter, or ENOSYS, also where a sandbox leaves us without
+        pidfds and waitid, and /proc does not show whose the number is.
         """
         self.check_owner()
         self._signal(number)
@@ -297,14 +307,23 @@ class Child:
     def _signal(self, number: int) -> None:
         if self.pid < 0 or (self._birth is not None and self._is_anothers()):
             raise ProcessLookupError(errno.ESRCH, "the child has been reaped")
-        binding.signal_child(self.pidfd, self.pid, number)
+        try:
+            binding.signal_child(self.pidfd, self.pid, number)
+        except OSError as denial:
+            if denial.errno not in (errno.EPERM, errno.ENOSYS) or not self._is_seen():
+                raise
+            os.kill(self.pid, number)  # right after the look
 
     def wait_exit(self) -> None:
         """Return when the child has ended; it is still to be reaped. Blocks."""
         if self.pidfd >= 0 and self._wait_by_pidfd():
             return
-        if not binding.wait_exit(self.pid) and self._exit_fd >= 0:
+        if binding.wait_exit(self.pid):
+            return
+        if self._exit_fd >= 0:
             _wait_readable(self._exit_fd)
+        else:
+            _wait_by_looking(self.pid)
 
     def _wait_by_pidfd(self) -> bool:
         """Return True when the child has ended; False where a sandbox denies such a wait."""
@@ -417,8 +436,14 @@ def _watch_by_thread(pid: int) -> int:
 
 
 def _wait_and_tell(pid: int, copies: list[int]) -> None:
-    if not binding.wait_exit(pid):
-        _wait_by_looking(pid)
+    try:
+        if not binding.wait_exit(pid):
+            _wait_by_looking(pid)
+    finally:  # whatever came out of it: who is never told waits forever
+        _tell(copies)
+
+
+def _tell(copies: list[int]) -> None:
     try:
         fd = copies.pop()  # whoever takes it out of the list closes it
     except IndexError:
@@ -429,12 +454,25 @@ def _wait_and_tell(pid: int, copies: list[int]) -> None:
 
 def _wait_by_looking(pid: int) -> None:
     """Return when /proc shows that *pid* has ended, or where there is none."""
-    birth = processes.birth_of(pid)
-    while birth is not None and birth == processes.birth_of(pid):
-        row = processes.read_row(pid)
-        if row is None or not row.is_alive:
-            return
+    birth = None
+    while True:
+        try:
+            row = processes.row_if_any(pid)
+        except (OSError, MemoryError):
+            pass  # no fd to look with, or no memory: nothing is known
+        else:
+            if row is None or not row.is_alive or birth not in (None, row.started):
+                return
+            birth = row.started
         time.sleep(_LOOK_AGAIN_S)
+
+
+def _birth_if_seen(pid: int) -> int | None:
+    """Return when *pid* was started; None also where no fd is to be had to look."""
+    try:
+        return processes.birth_of(pid)
+    except OSError:
+        return None
 
 
 def _close_all(fds: list[int]) -> None:

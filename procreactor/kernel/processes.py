@@ -51,6 +51,7 @@ __all__ = [
     "read_rows",
     "reap",
     "reap_strays",
+    "row_if_any",
     "signal_group",
     "signal_process",
     "ticks_now",
@@ -78,13 +79,23 @@ def _check_proc() -> None:
 
 
 def birth_of(pid: int) -> int | None:
-    """Return when *pid* was started, in ticks; None where it is gone, or nobody can look."""
+    """Return when *pid* was started, in ticks; None where it is gone, or nobody can look.
+
+    OSError as for `read_row`: where there is no fd to be had to look, nothing is known.
+    """
+    row = row_if_any(pid)
+    return row.started if row is not None else None
+
+
+def row_if_any(pid: int) -> ProcessRow | None:
+    """Return what `read_row` does; None also where there is no /proc of ours."""
     try:
         _check_proc()
-        row = read_row(pid)
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return None
-    return row.started if row is not None else None
+    return read_row(pid)
 
 
 def read_rows() -> dict[int, ProcessRow]:

@@ -11,28 +11,35 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alone import alone
-from fdtables import ChildTables
+from fdtables import ChildTables, room_for
+from held import wait_for
 from programs_build import build_program
-from seccomp import deny, needs_seccomp
-from support import Recorder, make_reactor, run_until, spawn_and_finish
+from seccomp import Call, deny, needs_seccomp, supervised
+from support import PROC, Recorder, make_reactor, run_until, spawn_and_finish
 from watched import watched_by_kernel
 from ways import WITHOUT_PIDFDS
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError
 from procreactor.internet.error import ProcessExitedAlready
-from procreactor.kernel import children
+from procreactor.kernel import children, processes
 from procreactor.kernel.children import Child
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
 
 DEADLINE_S = 30
+
+CLONE_THREAD = 0x10000
+
+WAIT_FOR_ALL = 0x40000000  # __WALL: also for a child without an exit signal
 
 has_pidfds = pytest.mark.skipif("pidfd" not in children.in_use(), reason="pidfds are off")
 
@@ -555,6 +562,176 @@ def ends_in_a_sandbox_that_is_entered_later(error: int) -> None:
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
 def test_of_a_sandbox_that_denies_a_wait_by_pidfd_later_no_end_is_lost(error: int) -> None:
     alone(ends_in_a_sandbox_that_is_entered_later, error)
+
+
+# --- no pidfds, and no wait is allowed: /proc alone tells ----------------------------------------
+
+by_looks = pytest.mark.needs("threads", "/proc")
+
+
+def end_among_looks_that_fail(failing: list[int]) -> list[Any]:
+    deny("waitid", errno.EPERM)
+    with ThreadPoolExecutor(1) as threads:  # whose filter is not ours
+        return threads.submit(_end_among_looks_that_fail, failing).result()
+
+
+def _end_among_looks_that_fail(failing: list[int]) -> list[Any]:
+    own, looks = threading.get_native_id(), [0]
+
+    def have_no_fd(call: Call) -> int | None:
+        if call[0] == own or not os.path.exists(f"{PROC}/self/task/{call[0]}"):
+            return None
+        looks[0] += 1
+        return errno.EMFILE if looks[0] in failing else None
+
+    with supervised("openat", have_no_fd):
+        child = start(sh("exec sleep 600"))
+        pid = child.pid
+        wait_for(lambda: looks[0] >= failing[-1] + 3)
+        early = child.try_reap()
+        os.kill(pid, signal.SIGKILL)
+        status = wait_for_exit(child)
+        wait_for(lambda: threading.active_count() == 3)  # we, who started us, who answers
+    os.waitpid(pid, 0)
+    return [early, status.raw]
+
+
+@needs_seccomp
+@by_looks
+@pytest.mark.parametrize("failing", [[1], [2], [3], [4, 5, 6, 7]])
+def test_a_passing_lack_of_fds_is_not_taken_for_the_end(failing: list[int]) -> None:
+    assert alone(end_among_looks_that_fail, failing, disable="pidfd") == [None, None]
+
+
+def start_and_ask_without_an_fd_to_look() -> list[Any]:
+    deny("waitid", errno.EPERM)
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(_start_and_ask_without_an_fd_to_look).result()
+
+
+def _start_and_ask_without_an_fd_to_look() -> list[Any]:
+    own, short = threading.get_native_id(), [True]
+
+    def have_no_fd(call: Call) -> int | None:
+        return errno.EMFILE if short[0] and call[0] == own else None
+
+    with supervised("openat", have_no_fd):
+        unknown = start(sh("exec sleep 600"))
+        short[0] = False
+        known = start(sh("exec sleep 600"))
+        short[0] = True
+        found = [unknown.try_reap(), known.try_reap(), known.pid_while_ours == known.pid]
+        for child in (unknown, known):
+            with pytest.raises(PermissionError):
+                child.send_signal(signal.SIGKILL)
+        for pid, child in ((unknown.pid, unknown), (known.pid, known)):
+            os.kill(pid, signal.SIGKILL)
+            wait_for_exit(child)
+            os.waitpid(pid, 0)
+        wait_for(lambda: threading.active_count() == 3)
+    return found
+
+
+@needs_seccomp
+@by_looks
+def test_without_an_fd_to_look_whose_the_number_is_is_unknown() -> None:
+    assert alone(start_and_ask_without_an_fd_to_look, disable="pidfd") == [None, None, True]
+
+
+def state_after_a_start_that_cannot_be_watched(lack: str) -> list[Any]:
+    children.in_use()
+    binding.reserve()
+    deny("waitid", errno.EPERM)
+    if lack == "threads":
+        deny("clone3", errno.EAGAIN)  # libc's; ours is another
+        deny("clone", errno.EAGAIN, (0, CLONE_THREAD, CLONE_THREAD))
+        number = _errno_of_a_refused_start()
+    else:
+        with room_for(1):
+            number = _errno_of_a_refused_start()
+    left = [row for row in processes.read_rows().values() if row.parent == os.getpid()]
+    assert not [row for row in left if row.is_alive], "it runs on"
+    for row in left:
+        os.waitpid(row.pid, WAIT_FOR_ALL)
+    return [number]
+
+
+def _errno_of_a_refused_start() -> int:
+    spec = sh("exec sleep 600")
+    child = Child(spec)
+    with pytest.raises(SpawnError, match="exit watch") as caught:
+        child.start(spec)
+    assert (child.pid, child.exit_fd) == (-1, -1)
+    return caught.value.errno or 0
+
+
+@needs_seccomp
+@by_looks
+@pytest.mark.parametrize(("lack", "error"), [("threads", errno.EAGAIN), ("fds", errno.EMFILE)])
+def test_a_start_whose_end_cannot_be_watched_leaves_nobody_running(lack: str, error: int) -> None:
+    found = alone(state_after_a_start_that_cannot_be_watched, lack, disable="pidfd,clone3")
+    assert found == [error]
+
+
+def signal_where_no_wait_is_allowed(error: int) -> int:
+    deny("waitid", error)
+    child = start(sh("exec sleep 600"))
+    pid = child.pid
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        child.send_signal(999)
+    child.send_signal(signal.SIGTERM)
+    wait_for_exit(child)
+    with pytest.raises(ProcessLookupError):
+        child.send_signal(signal.SIGTERM)
+    return os.waitpid(pid, 0)[1]
+
+
+@needs_seccomp
+@by_looks
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+def test_a_child_that_is_seen_in_proc_is_signalled_though_no_wait_is_allowed(error: int) -> None:
+    assert alone(signal_where_no_wait_is_allowed, error, disable="pidfd") == signal.SIGTERM
+
+
+def signal_where_nobody_can_know() -> None:
+    deny("waitid", errno.EPERM)
+    with ThreadPoolExecutor(1) as threads:  # whose filter is not ours
+        threads.submit(_signal_where_nobody_can_know).result()
+
+
+def _signal_where_nobody_can_know() -> None:
+    children.in_use()
+    deny("readlink", errno.EACCES)  # of /proc/self: whose /proc it is
+    child = start(sh("exec sleep 600"))
+    with pytest.raises(PermissionError):
+        child.send_signal(signal.SIGKILL)
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+    child.close()
+    wait_for(lambda: threading.active_count() == 2)
+
+
+@needs_seccomp
+@by_looks
+def test_without_proc_too_no_signal_is_sent() -> None:
+    alone(signal_where_nobody_can_know, disable="pidfd")
+
+
+def ask_a_child_that_was_closed() -> None:
+    deny("waitid", errno.EPERM)
+    child = start(sh("exec sleep 600"))
+    child.close()
+    assert child.try_reap() is None
+    assert child.lost_error is None
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+    wait_for(lambda: threading.active_count() == 1)
+
+
+@needs_seccomp
+@pytest.mark.parametrize("disable", ["", pytest.param("pidfd", marks=by_looks)])
+def test_of_a_child_that_was_closed_nothing_has_been_told(disable: str) -> None:
+    alone(ask_a_child_that_was_closed, disable=disable)
 
 
 # --- children that others started -----------------------------------------------------------------
