@@ -490,7 +490,7 @@ static void wait_for_memory(const struct work *work, struct pr_child *child, lon
             sys_nanosleep(&pause);
         struct pr_report held = what_holds(work, pid, pidfd);
         if (held.stage != PR_STAGE_NONE && __atomic_load_n(&child->lent, __ATOMIC_ACQUIRE)
-            && pr_signal(pidfd, (int)pid, SIGKILL) == 0)
+            && pr_signal_child(pidfd, (int)pid, SIGKILL) == 0)
             killed_for = held;
     }
     if (killed_for.stage == PR_STAGE_NONE || child->report.stage != PR_STAGE_NONE)

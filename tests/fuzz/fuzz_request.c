@@ -59,7 +59,7 @@ static void world_free(void *block);
 enum { MOST_FDS = 128, MOST_ROWS = 40, FIRST_SLOT = 32, SLOT_COUNT = 24, PID = 4242, STACK = 1 };
 enum { INHERITED_MASK = 0x1234, LARGEST_BLOCK = 1 << 20 };
 
-enum child_state { NO_CHILD, ALIVE, ENDED, REAPED, OUT_OF_REACH };
+enum child_state { NO_CHILD, ALIVE, DIED, ENDED, REAPED, OUT_OF_REACH }; /* DIED: on its way, untold */
 
 static struct {
     struct bytes bytes;
@@ -516,7 +516,7 @@ static long world_read(int fd, void *buffer, size_t size)
 int pr_signal_child(int pidfd, int pid, int number)
 {
     CHECK(pid == PID && pidfd == world.pidfd && number == SIGKILL);
-    CHECK(world.child == ALIVE || world.child == ENDED);
+    CHECK(world.child == ALIVE || world.child == DIED || world.child == ENDED);
     long refused = TROUBLE(EPERM);
     world.was_killed |= !refused; /* what a kill has reached stays killed */
     return (int)refused;
@@ -525,7 +525,7 @@ int pr_signal_child(int pidfd, int pid, int number)
 static long world_waitid(int kind, int id, siginfo_t *info, int options)
 {
     CHECK(kind == P_PIDFD ? id == world.pidfd && find(id) : kind == P_PID && id == PID);
-    CHECK(world.child == ALIVE || world.child == ENDED);
+    CHECK(world.child == ALIVE || world.child == DIED || world.child == ENDED);
     if (kind == P_PIDFD && TROUBLE(EINVAL))
         return -EINVAL;
     long interrupted = TROUBLE(EINTR);
@@ -545,9 +545,14 @@ static long world_waitid(int kind, int id, siginfo_t *info, int options)
         info->si_pid = 0;
         return 0;
     }
+    if (options & WNOWAIT) { /* looked at, and still there; whoever has ended stays so */
+        world.child = world.child == ENDED ? ENDED : DIED;
+        info->si_pid = PID;
+        return 0;
+    }
     /* A child that has reported is on its way to the end, unless it is stopped, and only a kill is sure to
      * reach that one: nobody may wait for it without a kill, but for him who waits with WNOHANG. */
-    CHECK(options & WNOHANG || world.child == ENDED || world.was_killed);
+    CHECK(options & WNOHANG || world.child == DIED || world.child == ENDED || world.was_killed);
     world.child = REAPED;
     info->si_pid = PID;
     return byte & 0x40 ? -ECHILD : 0; /* other code was faster */
@@ -717,7 +722,7 @@ static void check_watched(const struct pr_request *request, const struct pr_resu
 static void check_started(const struct pr_request *request, const struct pr_result *result)
 {
     CHECK(result->pid == PID && result->error == 0 && result->index == -1);
-    CHECK(world.child == ALIVE || world.child == OUT_OF_REACH);
+    CHECK(world.child == ALIVE || world.child == DIED || world.child == OUT_OF_REACH);
     CHECK(result->pidfd == world.pidfd || result->pidfd == -1);
     check_watched(request, result);
 }
