@@ -748,6 +748,7 @@ def test_a_child_in_a_cgroup_gets_a_signal_once() -> None:
     with grown(spec, mark, 1) as it:
         signal_tree(it.child, signal.SIGRTMIN, cgroups.identify(group.fd))
         it.child.send_signal(signal.SIGTERM)
+        it.child.wait_exit()
         assert os.read(it.fd, 9) == b"1"
     group.close()
     assert cgroups.remove(group.path)
