@@ -66,7 +66,7 @@ from held import wait_for
 from libraries_build import build_library
 from load.room import raise_open_files
 from programs_build import build_program
-from seccomp import make_deadly
+from seccomp import make_deadly, needs_seccomp
 from support import (
     DEADLINE_S,
     LACKS,
@@ -369,6 +369,7 @@ def test_copies_that_live_on_do_not_hold_up_a_start_as_another_user(disable: str
 
 
 @needs_root
+@needs_seccomp
 @pytest.mark.parametrize("disable", ["", "helper", "pidfd"])
 def test_copies_that_live_on_do_not_hold_up_a_start_whose_child_dies_early(disable: str) -> None:
     """A child that is killed on its way to the exec tells nothing, and leaves the pipe to them."""
