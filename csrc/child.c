@@ -56,7 +56,8 @@ CHILD void child_unshare_fds(struct pr_child *child)
 /* A stop that a terminal sends (Ctrl-Z), between the opening of the mask and the exec, would stop the child
  * and leave the parent waiting for it, which cannot stop meanwhile: whoever typed it would wait for ever,
  * too.  So a child that shares our memory gives up, and is made anew when the parent goes on (spawn.c):
- * as if the key had come a moment before the start.  An exec sets what is caught to default. */
+ * as if the key had come a moment before the start.  So with SIGQUIT (Ctrl-\), whose core dump may kill
+ * us as well.  An exec sets what is caught to default. */
 CHILD __attribute__((noreturn)) void child_give_up(int number)
 {
     (void)number;

@@ -36,6 +36,7 @@
  *     it while vfork holds him.  Blocked or ignored, the signal would stay so in the program; so it is
  *     caught until the exec, and the child gives up and is made again (child.c); a fork, and the
  *     launcher, are seen to be stopped by it, killed, and made again.
+ *   - Ctrl-\ as well: before Linux 5.16 a core dump kills all who share the memory.
  *   - Any other stop of a vfork child comes from those who may as well stop the caller.
  */
 #include <errno.h>
@@ -58,8 +59,10 @@ enum { LAUNCHER_FIXED = 10, LAUNCHER_NUMBER_SIZE = 24, LOOK_UP_NS = 10 * 1000000
 /* How often a child is made anew that a terminal's stop has met.  Its new owner may send those, too. */
 enum { MOST_STOPS = 8 };
 
+#define SET_OF(number) (UINT64_C(1) << ((number) - 1))
+
 /* What terminals send. */
-#define STOPS (UINT64_C(1) << (SIGTSTP - 1) | UINT64_C(1) << (SIGTTIN - 1) | UINT64_C(1) << (SIGTTOU - 1))
+#define STOPS (SET_OF(SIGTSTP) | SET_OF(SIGTTIN) | SET_OF(SIGTTOU))
 
 /* All memory of one spawn, in one allocation. */
 struct work {
@@ -470,7 +473,7 @@ static struct pr_report what_holds(const struct work *work, long pid, int pidfd)
     int signal = stopped_by(pid, pidfd);
     if (signal)
         return (struct pr_report){
-            PR_STAGE_STOPPED, STOPS >> (signal - 1) & 1 ? EINTR : ECANCELED, -1};
+            PR_STAGE_STOPPED, STOPS & SET_OF(signal) ? EINTR : ECANCELED, -1};
     if (is_frozen(work->request->cgroup_fd))
         return (struct pr_report){PR_STAGE_FROZEN, EBUSY, -1};
     return (struct pr_report){.index = -1};
@@ -630,13 +633,15 @@ static uint64_t which_to_reset(const struct pr_request *request, const struct wa
     return known ? request->ignored_signals : ~UINT64_C(0);
 }
 
-/* What would stop a child that shares our memory once its mask is open.  In a session of its own no
- * terminal knows it yet. */
+/* What terminals send to a group, and a child that shares our memory must not take by its default once
+ * its mask is open: a stop would hold us, too, and before Linux 5.16 the core dump of SIGQUIT kills
+ * all who share the memory.  In a session of its own no terminal knows it yet. */
 static uint64_t which_to_catch(const struct pr_request *request, const struct way *way,
                                uint64_t final_mask)
 {
     bool opens_its_mask = way->shares_memory && !way->uses_launcher;
-    return opens_its_mask && !(request->flags & PR_FLAG_SESSION) ? STOPS & ~final_mask : 0;
+    uint64_t of_terminals = request->flags & PR_FLAG_SESSION ? 0 : STOPS | SET_OF(SIGQUIT);
+    return opens_its_mask ? of_terminals & ~final_mask : 0;
 }
 
 /* Plan, clone, and let go of what only the plan needed.  The pid, or -errno. */

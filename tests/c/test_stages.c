@@ -724,6 +724,16 @@ TEST_IN_MODES(a_child_that_a_terminal_stops_before_its_exec_is_made_anew, stoppe
     must_be_made_anew(mode, SIGTSTP, SYS_chdir); /* pending until the mask is opened */
 }
 
+/* Its core dump would kill its parent as well, before Linux 5.16. */
+TEST(a_child_that_shares_our_memory_dumps_no_core_at_a_terminals_quit)
+{
+    skip_under_valgrind("a signal is kept from us");
+    skip_unless_features(PR_FEATURE_VFORK);
+    signal(SIGQUIT, SIG_IGN); /* as a host that has a handler */
+    must_be_made_anew(NULL, SIGQUIT, SYS_execve);
+    must_be_made_anew(NULL, SIGQUIT, SYS_chdir);
+}
+
 /* The program is to have it, and there is nothing to wait for. */
 TEST(a_stop_that_is_blocked_is_still_there_in_the_program)
 {
