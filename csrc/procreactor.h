@@ -292,6 +292,10 @@ const char *pr_stage_text(int stage);
  * pr_spawn, made by one of the spawner's threads, in the order of submission with one thread; and,
  * if it so wishes, all that follows until the child has ended.
  *
+ *   no threads  Where none are to be had (EPERM: a sandbox that denies libc's clone3 so), the calls do
+ *               their work: pr_spawner_submit, pr_spawner_take and pr_spawner_release begin what may
+ *               be begun, and wait for its exec.  All else is as described here.
+ *
  *   inherited   The child gets the signal mask that the submitting thread had in pr_spawner_submit.
  *               What else Linux keeps by thread (niceness, scheduling, CPU affinity, capabilities,
  *               seccomp, namespaces) comes from the thread that called pr_spawner_open, as of then.
@@ -357,10 +361,10 @@ struct pr_spawner;
 /* Start `threads` threads, 1 to 64, which keep at most `most` children alive at once (0: any number).
  * Alive is what has begun and is not over: failed, or reaped with both streams at their end, or
  * released.  0, or -errno with *spawner NULL and nothing left: EINVAL (not
- * 1 to 64), ENOMEM, ENOSPC (watches), EMFILE, ENFILE (fds), EAGAIN (no more threads to be had). */
+ * 1 to 64), ENOMEM, ENOSPC (watches), EMFILE, ENFILE (fds), EAGAIN (no more threads to be had), EPERM (of some, and no more). */
 int pr_spawner_open(uint32_t threads, uint32_t most, struct pr_spawner **spawner);
 
-/* The fds of the spawner.  The first is an eventfd, non-blocking: readable when finished jobs wait to be
+/* The fds of the spawner.  The first, an eventfd or an epoll set, non-blocking, is readable when finished jobs wait to be
  * taken.  While many more jobs wait for the threads it may stay silent until there are a few dozen; who
  * wants them sooner takes them unasked.  It may also be readable once too often, with nothing to be
  * taken.  The other two are of use to nobody else. */

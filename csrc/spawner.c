@@ -45,6 +45,10 @@
  *     that is gone is replaced.  Without the set or the eventfd nothing is begun any more, and
  *     children that run are handed over.  Who sleeps in a set without a number sleeps on: closing it
  *     wakes nobody, and the set lives for as long.
+ *   - Where a sandbox says EPERM to clone3, glibc makes no thread (it goes on with clone after ENOSYS
+ *     only), and forks are made as ever.  There the caller does the work of the threads in its own
+ *     calls: it begins jobs as they are submitted and as others make room, and hears of ends as it
+ *     takes.  So it watches the set, and the eventfd lies in that, by level.
  *   - Children run on the stacks of ladder.c, so a thread needs room for pr_spawn alone, a few KiB.
  *     glibc takes the program's thread-local storage out of the same stack, and refuses (EINVAL)
  *     one that is too small for it; then the default size does.
@@ -113,6 +117,7 @@ struct pr_spawner {
     int eventfd;
     atomic_int bell_fd;
     int epoll_fd;
+    bool is_alone; /* no threads are to be had, and the caller does their work */
     uint32_t thread_count;
     pthread_t threads[];
 };
@@ -192,9 +197,9 @@ static void finish(struct pr_spawner *spawner, struct pr_job *job)
         spawner->alive--;
     job->state = PR_JOB_FINISHED;
     append(&spawner->finished, job);
-    /* What is left of a child needs its owner; only what is over can wait for others. */
+    /* What is left of a child needs its owner; only what is over can wait for others, if there are any. */
     bool is_left = !job->result->error && (job->told & OVER) != OVER;
-    bool announces = is_due(spawner, is_left);
+    bool announces = is_due(spawner, is_left || spawner->is_alone);
     pthread_mutex_unlock(&spawner->lock);
     if (announces)
         announce(spawner);
@@ -469,16 +474,22 @@ static bool may_begin(const struct pr_spawner *spawner)
     return spawner->waiting.first && (!spawner->most || spawner->alive < spawner->most);
 }
 
+/* Under the lock: the next job, or NULL. */
+static struct pr_job *next_job(struct pr_spawner *spawner)
+{
+    if (!may_begin(spawner))
+        return NULL;
+    struct pr_job *job = pop(&spawner->waiting);
+    job->state = PR_JOB_BEGUN;
+    spawner->alive++;
+    return job;
+}
+
 /* The next job, or NULL: then this thread counts as asleep, unless it is the end. */
 static struct pr_job *begin(struct pr_spawner *spawner, bool *closing)
 {
-    struct pr_job *job = NULL;
     pthread_mutex_lock(&spawner->lock);
-    if (may_begin(spawner)) {
-        job = pop(&spawner->waiting);
-        job->state = PR_JOB_BEGUN;
-        spawner->alive++;
-    }
+    struct pr_job *job = next_job(spawner);
     bool rings = job && spawner->sleepers && may_begin(spawner);
     bool announces = is_due(spawner, !job);
     *closing = spawner->closing;
@@ -535,6 +546,49 @@ static void *work_off(void *opaque)
     pthread_mutex_unlock(&spawner->lock);
     return NULL;
 }
+
+/* --- or nobody else --------------------------------------------------------------------------- */
+
+static void begin_what_may(struct pr_spawner *spawner)
+{
+    struct pr_job *job;
+    do {
+        pthread_mutex_lock(&spawner->lock);
+        job = next_job(spawner);
+        pthread_mutex_unlock(&spawner->lock);
+        if (job)
+            start(spawner, job);
+    } while (job);
+}
+
+static void do_their_work(struct pr_spawner *spawner)
+{
+    char *buffer = NULL;
+    pthread_mutex_lock(&spawner->lock);
+    bool has_set = !spawner->is_lost;
+    pthread_mutex_unlock(&spawner->lock);
+    if (has_set)
+        attend(spawner, false, &buffer);
+    free(buffer);
+    begin_what_may(spawner);
+}
+
+/* As a thread that is woken for what may be begun now. */
+static void do_or_ring(struct pr_spawner *spawner, bool rings)
+{
+    if (spawner->is_alone)
+        begin_what_may(spawner);
+    else if (rings)
+        ring(spawner);
+}
+
+static int stay_alone(struct pr_spawner *spawner)
+{
+    spawner->is_alone = true;
+    return watch_bell(spawner, spawner->eventfd, EPOLL_CTL_ADD, EPOLLIN);
+}
+
+/* --- their start ------------------------------------------------------------------------------ */
 
 /* 0 or an errno, as pthread has them. */
 static int start_thread(struct pr_spawner *spawner)
@@ -606,6 +660,8 @@ int pr_spawner_open(uint32_t threads, uint32_t most, struct pr_spawner **opened)
     int result = open_fds(spawner);
     if (result == 0)
         result = start_threads(spawner, threads);
+    if (result == -EPERM && spawner->thread_count == 0)
+        result = stay_alone(spawner);
     if (result < 0) {
         pr_spawner_close(spawner);
         pr_spawner_free(spawner);
@@ -617,9 +673,9 @@ int pr_spawner_open(uint32_t threads, uint32_t most, struct pr_spawner **opened)
 
 void pr_spawner_fds(const struct pr_spawner *spawner, int fds[3])
 {
-    fds[0] = spawner->eventfd;
+    fds[0] = spawner->is_alone ? spawner->epoll_fd : spawner->eventfd;
     fds[1] = spawner->bell_fd;
-    fds[2] = spawner->epoll_fd;
+    fds[2] = spawner->is_alone ? spawner->eventfd : spawner->epoll_fd;
 }
 
 int pr_spawner_submit(struct pr_spawner *spawner, struct pr_job *job)
@@ -638,8 +694,7 @@ int pr_spawner_submit(struct pr_spawner *spawner, struct pr_job *job)
         append(&spawner->waiting, job);
     bool rings = spawner->sleepers && may_begin(spawner);
     pthread_mutex_unlock(&spawner->lock);
-    if (rings)
-        ring(spawner);
+    do_or_ring(spawner, rings);
     return refused;
 }
 
@@ -663,6 +718,8 @@ int pr_spawner_take(struct pr_spawner *spawner, struct pr_taken *taken, uint32_t
     uint32_t count = 0;
     uint64_t written;
     struct pr_job *job;
+    if (spawner->is_alone)
+        do_their_work(spawner);
     pthread_mutex_lock(&spawner->lock);
     while (count < capacity && count < most && (job = pop(&spawner->finished)))
         taken->tokens[count++] = job->token;
@@ -690,8 +747,7 @@ void pr_spawner_release(struct pr_spawner *spawner)
         spawner->alive--;
     bool rings = spawner->sleepers && may_begin(spawner);
     pthread_mutex_unlock(&spawner->lock);
-    if (rings)
-        ring(spawner);
+    do_or_ring(spawner, rings);
 }
 
 void pr_spawner_cancel(struct pr_spawner *spawner)

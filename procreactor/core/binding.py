@@ -381,7 +381,7 @@ class SpawnerThreads:
         self._fds = ffi.unpack(fds, 3)
 
     def fileno(self) -> int:
-        """An eventfd, readable when jobs are done."""
+        """An fd, readable when jobs are done."""
         return self._fds[0]
 
     def submit(self, token: int, spec: SpawnSpec, call: SpawnCall, keeps: bool) -> None:

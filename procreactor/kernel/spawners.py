@@ -12,6 +12,8 @@ Facts (csrc/spawner.c):
   nobody reads what it writes while it lives, so one that fills a pipe waits for the claim.
 - The child gets the signal mask of the thread that submitted it; niceness, CPU affinity and
   namespaces are those of the thread that made the `Spawner`, as they were then.
+- Where a sandbox lets libc make no threads (clone3 fails with EPERM) the calls here do their work:
+  each start blocks the caller, and nothing else differs.
 - A parent death signal is tied to the thread that spawns, so a request with one is refused.
 - After os.fork in the host program the copy has no such threads; a `Spawner` of the original is
   only closed there.

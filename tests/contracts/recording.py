@@ -14,6 +14,7 @@ from typing import Any
 
 from contracts.scenario import Record, happens, until
 from contracts.world import World
+from support import PROC
 
 __all__ = [
     "CAT",
@@ -261,7 +262,7 @@ def outcome(call: Callable[..., object], *args: Any, **kwargs: Any) -> str:
 
 def open_fds() -> list[int]:
     """The open fds of this process."""
-    with os.scandir("/proc/self/fd") as entries:
+    with os.scandir(f"{PROC}/self/fd") as entries:
         fds = [int(entry.name) for entry in entries]
     return sorted(fd for fd in fds if _is_open(fd))
 

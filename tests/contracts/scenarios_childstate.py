@@ -22,6 +22,7 @@ from typing import Any
 from contracts.recording import CAT, SH, end_of, python, spawn
 from contracts.scenario import Record, each, scenario, until
 from contracts.world import World
+from support import PROC
 
 BOTH_WAYS: Mapping[str, str | None] = {"plain": None, "with path": "/"}
 
@@ -222,7 +223,7 @@ def _our_end(fd: int) -> dict[str, bool]:
 
 async def signals_of_child(world: World, **options: Any) -> dict[str, str]:
     """The lines of /proc/self/status about signals, in a child that has no handlers of its own."""
-    child = spawn(world, CAT, "/proc/self/status", **options)
+    child = spawn(world, CAT, f"{PROC}/self/status", **options)
     await until(child.is_over)
     lines = dict(line.split(":\t", 1) for line in child.text().splitlines())
     return {name: f"{int(lines[name], 16) & ~_LIBRARY_OWN:x}" for name in _SIGNAL_LINES}

@@ -10,6 +10,7 @@ from typing import Any
 from contracts.recording import CAT, attempt, describe, open_fds, outcome, recording
 from contracts.scenario import Record, each, scenario, until
 from contracts.world import World
+from support import PROC
 
 NOBODY = pwd.getpwnam("nobody")
 NO_ENTRY = 54321
@@ -41,7 +42,7 @@ async def identity_of_child(world: World, **options: Any) -> str:
     """Who a child says that it is, or what else came of it."""
     child = recording(world)
     try:
-        world.reactor.spawnProcess(child, CAT, ["cat", "/proc/self/status"], {}, **options)
+        world.reactor.spawnProcess(child, CAT, ["cat", f"{PROC}/self/status"], {}, **options)
     except Exception as error:
         return f"raised {describe(error)}"
     await until(child.is_over)
@@ -112,7 +113,7 @@ async def a_refused_identity(world: World, identity: dict[str, Any]) -> Record:
 @scenario
 async def our_own_identity_stays_as_it_is(world: World) -> Record:
     def look() -> tuple[object, ...]:
-        return os.getresuid(), os.getresgid(), os.getgroups(), os.stat("/proc/self").st_uid
+        return os.getresuid(), os.getresgid(), os.getgroups(), os.stat(f"{PROC}/self").st_uid
 
     before = look()
     await identity_of_child(world, uid=NOBODY.pw_uid, gid=NOBODY.pw_gid)

@@ -22,6 +22,7 @@ from contracts.recording import (
 )
 from contracts.scenario import Record, each, happens, scenario, turns, until
 from contracts.world import World
+from support import PROC
 
 TRUE = "/bin/true"
 
@@ -109,7 +110,7 @@ async def connectionMade_is_called_inside_spawnProcess(world: World) -> Record:
 
     def look(child: Any) -> None:
         pid = child.transport.pid
-        seen.append((isinstance(pid, int), os.path.exists(f"/proc/{pid}")))
+        seen.append((isinstance(pid, int), os.path.exists(f"{PROC}/{pid}")))
 
     child = recording(world, {"connectionMade": look})
     transport = world.reactor.spawnProcess(child, TRUE, ["true"], {})

@@ -24,6 +24,7 @@ from contracts.recording import (
 )
 from contracts.scenario import Record, each, scenario, turns, until
 from contracts.world import World
+from support import PROC
 
 LOOK_AT_TERMINAL = """
 import fcntl, json, os, struct, sys, termios
@@ -49,7 +50,7 @@ print(json.dumps({
 
 @each({"true": True, "one": 1})
 async def the_terminal_of_a_child(world: World, use_pty: object) -> Record:
-    return await end_of(python(world, LOOK_AT_TERMINAL, usePTY=use_pty))
+    return await end_of(python(world, LOOK_AT_TERMINAL.replace("/proc", PROC), usePTY=use_pty))
 
 
 @scenario

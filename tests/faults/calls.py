@@ -108,7 +108,7 @@ CALLS: Mapping[str, Call] = {
 }
 
 LIBC_CALLS: Mapping[str, Call] = {
-    "clone3": ((EAGAIN,), ("exit watch", "")),  # a thread
+    **dict.fromkeys(("clone", "clone3"), ((EAGAIN,), ("exit watch", ""))),  # a thread
     "faccessat2": ((EACCES, ENOSYS), ("cgroup",)),
     "flock": ((ENOLCK, EAGAIN, EINTR), ("cgroup",)),
     "getdents64 cgroup": ((), ()),

@@ -207,7 +207,7 @@ from deferreds import watched_reactor
 from held import held_copy, wait_for
 from named import missing, names_in
 from programs_build import build_program
-from support import DEADLINE_S, Recorder, make_reactor, run_until, spawn_and_finish
+from support import DEADLINE_S, PROC, Recorder, make_reactor, run_until, spawn_and_finish
 
 from procreactor.apps.batch import plan_command, run_batch
 from procreactor.errors import SpawnError
@@ -408,7 +408,7 @@ class Checked(Recorder):
 
 def peak_bytes() -> int:
     """The most memory that this process has ever had; of an exec'ed one, since its exec."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(PROC, "self/status").read_text())
     assert found is not None
     return int(found[1]) * KIB
 
@@ -791,7 +791,7 @@ def test_a_page_that_a_child_gives_away_is_read_as_it_is_when_it_is_read(
 
 
 def state_of_thread(number: int) -> str:
-    return Path(f"/proc/self/task/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    return Path(f"{PROC}/self/task/{number}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_child_that_writes_from_a_page_that_never_comes_holds_who_reads_until_it_is_killed(
@@ -1142,7 +1142,7 @@ def test_a_child_that_makes_us_its_tracer_and_stops_is_no_exit_and_can_be_killed
     though it is not asked for, also of one that has left its pipes and might have ended."""
     child, transport = start(reactor, gate, "traced", how)
     if gate.meet().hear():
-        stat = Path(f"/proc/{transport.pid}/stat")
+        stat = Path(PROC, str(transport.pid), "stat")
         wait_for(lambda: ") t " in stat.read_text())  # to wait for it would take the news from us
         run_until(reactor, lambda: len(child.calls) == (4 if how == "leave" else 2))
         assert goes_quiet(reactor)
@@ -1198,7 +1198,7 @@ def test_a_child_that_is_killed_under_a_debugger_is_told_when_that_lets_go(
     line = gate.meet()
     if line.hear() == b"t":
         transport.signalProcess("KILL")
-        stat = Path(f"/proc/{transport.pid}/stat")
+        stat = Path(PROC, str(transport.pid), "stat")
         wait_for(lambda: ") Z " in stat.read_text())
         assert goes_quiet(reactor)
         assert "processExited" not in child.names

@@ -293,7 +293,7 @@ def see_twisteds_own_children(kind: str, moment: str) -> list[Any]:
             os.waitid(os.P_PID, transport.pid, os.WEXITED | os.WNOWAIT)
 
         def start_after() -> None:
-            script = f"cut -d ' ' -f 5 /proc/$$/stat; echo $$; {Gate.SCRIPT}"
+            script = f"cut -d ' ' -f 5 {PROC}/$$/stat; echo $$; {Gate.SCRIPT}"
             GroupLeader.run(reactor, after, script, after_gate.child_fds)
 
         if moment == "while it runs":

@@ -114,11 +114,12 @@ INSTALLED_TOO_LATE = """
     if sys.argv[1] == "ours":
         twisted.install()
     from twisted.internet import reactor
-    fds = os.listdir("/proc/self/fd")
+    PROC = os.environ.get("PROCREACTOR_TESTS_PROC", "/proc")
+    fds = os.listdir(PROC + "/self/fd")
     try:
         twisted.install()
     except ReactorAlreadyInstalledError as error:
-        left = set(os.listdir("/proc/self/fd")) - set(fds)
+        left = set(os.listdir(PROC + "/self/fd")) - set(fds)
         from twisted.internet import reactor as still
         print(json.dumps([still is reactor, type(still).__name__, str(error), list(left)]))
     """
@@ -400,7 +401,8 @@ CASES = """
             return self.spawn()
 
         def test_parent(self):
-            with open(f"/proc/{os.getppid()}/status") as file:
+            proc = os.environ.get("PROCREACTOR_TESTS_PROC", "/proc")
+            with open(f"{proc}/{os.getppid()}/status") as file:
                 [caught] = [line.split()[1] for line in file if line.startswith("SigCgt:")]
             self.assertFalse(int(caught, 16) & 1 << signal.SIGCHLD - 1)
             return self.spawn()

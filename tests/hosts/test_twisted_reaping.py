@@ -41,7 +41,7 @@ from hosts.hosted import (
     wait_for_zombie,
 )
 from programs_build import build_program
-from support import DEADLINE_S, LACKS, run_until
+from support import DEADLINE_S, LACKS, PROC, run_until
 from twisted.internet import process
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IProcessTransport
@@ -457,7 +457,7 @@ class GroupPTYProcess(OwnGroup, process.PTYProcess):
 
 OWN = {"pipes": GroupProcess, "terminal": GroupPTYProcess}
 
-SAY_GROUP = 'read -r pid comm state ppid group rest </proc/self/stat; echo "$$ $group $MARK"'
+SAY_GROUP = f'read -r pid comm state ppid group rest <{PROC}/self/stat; echo "$$ $group $MARK"'
 
 
 def start_own(
@@ -681,7 +681,7 @@ def test_such_a_child_whose_tracer_holds_it_does_not_make_the_reactor_spin(react
     is_traced = not tracing.ended
     child.closeStdin()
     if is_traced:
-        stat = Path(f"/proc/{child.pid}/stat")
+        stat = Path(PROC, str(child.pid), "stat")
         run_until(reactor, lambda: ") Z " in stat.read_text())
         turns = turns_in(reactor, 0.3)
         told_early = traced.exited

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from held import wait_for
-from support import DEADLINE_S
+from support import DEADLINE_S, PROC
 from woods import Grown, grown, homes, new_mark, tree_spec, wait_gone
 
 from procreactor.kernel import cgroups, processes
@@ -143,8 +143,8 @@ def test_who_is_moved_out_of_a_group_lives_on(home: Home, group: Cgroup) -> None
 
 @needs_cgroup
 def test_a_group_that_is_closed_keeps_no_fd(home: Home) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(os.listdir(f"{PROC}/self/fd"))
     made = home.new_group()
     made.close()
     made.close()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir(f"{PROC}/self/fd")) == before

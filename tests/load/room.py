@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import PROC
 
 from procreactor.kernel import children
 
@@ -29,7 +30,7 @@ def raise_open_files(wanted: int) -> int:
     """Allow this process *wanted* fds, or as many as it may; return how many. Root may more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        hard = _raise_hard(hard, min(wanted, _number("/proc/sys/fs/nr_open") or hard))
+        hard = _raise_hard(hard, min(wanted, _number(f"{PROC}/sys/fs/nr_open") or hard))
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -68,7 +69,7 @@ def _number(path: str | Path) -> int | None:
 
 def groups(controller: str) -> Iterator[Path]:
     """The directories of the cgroups that this process is in and *controller* may bound it by."""
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    lines = Path(PROC, "self/cgroup").read_text().splitlines()
     mounts = Path("/sys/fs/cgroup")
     for _, names, group in (line.split(":", 2) for line in lines):
         if not names:  # cgroup v2
@@ -87,9 +88,9 @@ def _pids() -> Iterator[tuple[int, str]]:
         if soft != resource.RLIM_INFINITY:
             yield soft - SPARE_PIDS, "processes of this user (ulimit -u)"
     for name in ("kernel/pid_max", "kernel/threads-max"):
-        most = _number(f"/proc/sys/{name}")
+        most = _number(f"{PROC}/sys/{name}")
         if most is not None:
-            yield most - len(list(Path("/proc").glob("[0-9]*"))), name
+            yield most - len(list(Path(PROC).glob("[0-9]*"))), name
     for group in groups("pids"):
         most, now = _number(group / "pids.max"), _number(group / "pids.current")
         if most is not None:
@@ -97,7 +98,7 @@ def _pids() -> Iterator[tuple[int, str]]:
 
 
 def _memory() -> Iterator[tuple[int, str]]:
-    text = Path("/proc/meminfo").read_text()
+    text = Path(PROC, "meminfo").read_text()
     found = re.search(r"^MemAvailable: +(\d+) kB$", text, re.MULTILINE)
     if found:
         yield int(found[1]) * 1024, "memory available"

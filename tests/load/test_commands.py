@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_line import environment, log_of
-from support import DEADLINE_S, PYTHON
+from support import DEADLINE_S, PROC, PYTHON
 
 from benchmarks.build import target
 
@@ -42,7 +42,7 @@ def peak_kib(options: list[str], commands: int, where: Path) -> int:
         process.stdin.write((b"0\n" * (ONE_OF - 1) + b"1\n") * writers)
         process.stdin.flush()
         assert len(process.stdout.read(writers)) == writers  # the last command's is among them
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(PROC, str(process.pid), "status").read_text()
         assert process.communicate(timeout=DEADLINE_S) == (b"", None)
     assert process.returncode == 0
     found = re.search(r"VmHWM:\s+(\d+)", status)

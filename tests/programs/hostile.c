@@ -197,7 +197,7 @@ static int go_the_wrong_way(const char *how, int number)
     char got[8];
     say(write(0, "x", 1) < 0 ? errno : 0);
     say(read(1, got, 1) < 0 ? errno : 0);
-    int into_0 = open("/proc/self/fd/0", O_WRONLY), out_of_1 = open("/proc/self/fd/1", O_RDONLY);
+    int into_0 = open(PROC "/self/fd/0", O_WRONLY), out_of_1 = open(PROC "/self/fd/1", O_RDONLY);
     refused_unless(into_0 >= 0 && out_of_1 >= 0);
     write_all(into_0, "mine", 4);
     must(read(0, got, 8) == 4);
@@ -282,7 +282,7 @@ static int signal_its_parent(const char *how, int number)
 static int stop_its_parent(const char *how, int number)
 {
     char name[64], stat[512] = "";
-    snprintf(name, sizeof name, "/proc/%d/stat", getppid());
+    snprintf(name, sizeof name, PROC "/%d/stat", getppid());
     int fd = open(name, O_RDONLY);
     refused_unless(fd >= 0); /* nobody would know when to go on */
     must(kill(getppid(), SIGSTOP) == 0);
@@ -401,7 +401,7 @@ static int be_odd(const char *how, int number)
     else if (!strcmp(how, "in a user namespace"))
         refused_unless(unshare(CLONE_NEWUSER | CLONE_NEWPID) == 0);
     else if (!strcmp(how, "chrooted"))
-        refused_unless(chroot("/proc/self/fd") == 0 && chdir("/") == 0);
+        refused_unless(chroot(PROC "/self/fd") == 0 && chdir("/") == 0);
     else if (!strcmp(how, "another user"))
         refused_unless(setgid(65534) == 0 && setuid(65534) == 0);
     else if (!strcmp(how, "a leader"))
@@ -446,7 +446,7 @@ static int exec_again(const char *how, int number)
         return 8;
     snprintf(left, sizeof left, "%d", number - 1);
     arguments[3] = left;
-    execv("/proc/self/exe", arguments);
+    execv(PROC "/self/exe", arguments);
     return 100;
 }
 

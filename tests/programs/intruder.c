@@ -36,14 +36,14 @@ static char room[65536];
 static int open_in(pid_t pid, const char *name, int flags)
 {
     char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+    snprintf(path, sizeof path, PROC "/%d/%s", pid, name);
     return open(path, flags | O_CLOEXEC);
 }
 
 static int link_in(pid_t pid, const char *name)
 {
     char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+    snprintf(path, sizeof path, PROC "/%d/%s", pid, name);
     ssize_t size = readlink(path, room, sizeof room - 1);
     room[size < 0 ? 0 : size] = 0;
     return size < 0 ? -1 : 0;
@@ -161,7 +161,7 @@ static void attack(pid_t pid)
 
 static void attack_all(void)
 {
-    DIR *processes = opendir("/proc");
+    DIR *processes = opendir(PROC);
     for (struct dirent *entry; (entry = readdir(processes));) {
         pid_t pid = atoi(entry->d_name);
         if (pid > 0 && pid != getpid())

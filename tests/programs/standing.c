@@ -49,7 +49,7 @@ int main(void)
     printf("Keyrings:\t%ld %ld %ld\n", keyring(KEY_SPEC_THREAD_KEYRING),
            keyring(KEY_SPEC_PROCESS_KEYRING), keyring(KEY_SPEC_SESSION_KEYRING));
     printf("Directory:\t%s\n", getcwd(directory, sizeof directory) ? directory : "none");
-    FILE *status = fopen("/proc/self/status", "r");
+    FILE *status = fopen(PROC "/self/status", "r");
     if (!status)
         return 2;
     while (fgets(line, sizeof line, status))

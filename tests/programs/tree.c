@@ -112,7 +112,7 @@ static void bare(void)
     char *const env[] = {NULL};
     if (grow() == 0) {
         setsid();
-        execve("/proc/self/exe", argv, env);
+        execve(PROC "/self/exe", argv, env);
         _exit(5);
     }
     stay();

@@ -15,6 +15,7 @@ from pathlib import Path
 
 __all__ = ["closed_paths", "make_reachable"]
 
+_PROC = os.environ.get("PROCREACTOR_TESTS_PROC", "/proc")  # in a world without (tests/worlds)
 _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 _OTHERS_MAY_PASS = 0o001
@@ -65,7 +66,7 @@ def _cover(closed: str, wanted: list[str]) -> None:
     _mount("tmpfs", closed, "tmpfs", 0, "mode=755")
     for path, fd in held.items():
         os.makedirs(path)
-        _mount(f"/proc/self/fd/{fd}", path, "", _MS_BIND | _MS_REC)
+        _mount(f"{_PROC}/self/fd/{fd}", path, "", _MS_BIND | _MS_REC)
         os.close(fd)
 
 

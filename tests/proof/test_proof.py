@@ -33,6 +33,7 @@ from proof.judgement import (
 from proof.reachable import closed_paths, make_reachable
 from proof.running import ROOT, Job, Result, distributed_count, run_all
 from proof.suites import OURS, STOCK, SUITES, Reactor, Route, Suite
+from support import PROC
 
 # --- Judgement ------------------------------------------------------------------------------------
 
@@ -469,7 +470,7 @@ def left_in(directory: Path) -> list[int]:
 
 def _with_in_environment(word: str) -> list[int]:
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    for entry in Path(PROC).glob("[0-9]*"):
         try:
             if word.encode() in (entry / "environ").read_bytes():
                 found.append(int(entry.name))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import make_reactor, spawn_and_finish
+from support import PROC, make_reactor, spawn_and_finish
 
 from procreactor.apps.batch import plan_command, run_batch
 from procreactor.kernel.users import resolve_identity
@@ -69,9 +69,9 @@ def batch_spec(argv: Sequence[str], identity: Identity | None, **fields: Any) ->
 def new_user() -> int:
     """Return a uid that no database has and no process: for one who attacks all that is his."""
     taken = {row.pw_uid for row in pwd.getpwall()}
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for name in filter(str.isdigit, os.listdir(PROC)):
         try:
-            taken.add(os.stat(f"/proc/{name}").st_uid)
+            taken.add(os.stat(f"{PROC}/{name}").st_uid)
         except FileNotFoundError:
             pass  # just ending
     uid = 20_000 + os.getpid() % 40_000

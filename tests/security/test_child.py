@@ -36,7 +36,7 @@ from security.spawned import (
     set_capabilities,
     standing_of,
 )
-from support import Recorder, make_reactor, run_until, spawn_and_finish
+from support import PROC, Recorder, make_reactor, run_until, spawn_and_finish
 
 from procreactor.apps.batch import run_batch
 from procreactor.errors import SpawnError
@@ -192,7 +192,7 @@ def children(request: pytest.FixtureRequest, closed_program: str) -> dict[str, A
 def test_a_child_of_another_user_has_no_group_and_no_capability_of_its_parent(
     parent: str, children: dict[str, Any]
 ) -> None:
-    ours = standing_of(Path("/proc/self/status").read_bytes())
+    ours = standing_of(Path(PROC, "self/status").read_bytes())
     for engine in ENGINES:
         said = children[parent][engine]["standing"]
         assert_has_no_rights(said, engine)
@@ -295,7 +295,7 @@ def test_the_directory_is_entered_with_the_rights_of_the_parent(
 
 
 def status_of(pid: int) -> Standing:
-    return standing_of(Path(f"/proc/{pid}/status").read_bytes())
+    return standing_of(Path(PROC, str(pid), "status").read_bytes())
 
 
 def facts_from_outside(program: str) -> list[Any]:
@@ -308,9 +308,9 @@ def facts_from_outside(program: str) -> list[Any]:
         options: dict[str, Any] = {"uid": STRANGER, "gid": STRANGER, "signalMask": ()}
         transport = reactor.spawnProcess(recorder, program, [program, "wait", "0"], **options)
         pid = transport.pid
-        terminal = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[4])
-        fds = sorted(os.listdir(f"/proc/{pid}/fd"))
-        facts = [status_of(pid), fds, terminal, Path(f"/proc/{pid}").stat().st_uid]
+        terminal = int(Path(PROC, str(pid), "stat").read_text().rsplit(")", 1)[1].split()[4])
+        fds = sorted(os.listdir(f"{PROC}/{pid}/fd"))
+        facts = [status_of(pid), fds, terminal, Path(PROC, str(pid)).stat().st_uid]
         transport.closeStdin()
         run_until(reactor, lambda: recorder.ended)
     return facts
@@ -418,7 +418,7 @@ def be_root_of_a_namespace() -> None:
         try:
             os.read(there, 1)
             for name in ("uid_map", "gid_map"):
-                Path(f"/proc/{parent}/{name}").write_text(f"0 0 1\n{INSIDE} {INSIDE} 1\n")
+                Path(PROC, str(parent), name).write_text(f"0 0 1\n{INSIDE} {INSIDE} 1\n")
             os._exit(0)
         finally:
             os._exit(1)

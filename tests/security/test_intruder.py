@@ -30,7 +30,7 @@ from security.spawned import (
     needs_root,
     new_user,
 )
-from support import LACKS, Recorder, make_reactor, run_until, spawn_and_finish
+from support import LACKS, PROC, Recorder, make_reactor, run_until, spawn_and_finish
 
 from procreactor.apps.batch import run_batch
 from procreactor.errors import SpawnError
@@ -110,8 +110,8 @@ def secret_path(tmp_path: Path) -> str:
 def files_of(pid: int, path: str) -> list[str]:
     """The fds of *pid*, as root sees them; a "!" where it is the file at *path*."""
     secret, found = os.stat(path), []
-    for name in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
-        is_secret = os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), secret)
+    for name in sorted(os.listdir(f"{PROC}/{pid}/fd"), key=int):
+        is_secret = os.path.samestat(os.stat(f"{PROC}/{pid}/fd/{name}"), secret)
         found.append(f"{name}!" if is_secret else name)
     return found
 
@@ -153,7 +153,7 @@ def what_comes_of_attempts(
 
     def attack(waiting: Call) -> None:
         pid, _ = waiting
-        ids = {*Path(f"/proc/{pid}/status").read_text().split("Uid:")[1].split()[:4]}
+        ids = {*Path(PROC, str(pid), "status").read_text().split("Uid:")[1].split()[:4]}
         files = files_of(pid, secret) if call == "execve" else []
         moments.append([",".join(ids), files, attempts_at(pid, address, intruder, uid)])
         ours.append(attempts_at(os.getpid(), address, intruder, uid))

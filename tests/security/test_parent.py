@@ -18,7 +18,7 @@ import pytest
 from alone import alone
 from programs_build import build_program
 from security.spawned import STRANGER, WAYS_TO_ANOTHER_USER, batch_spec, needs_root, prctl
-from support import Recorder, make_reactor, run_until
+from support import PROC, Recorder, make_reactor, run_until
 
 from procreactor.apps.batch import run_batch
 from procreactor.model import Identity
@@ -42,7 +42,7 @@ def rights_of(status: str) -> tuple[str, ...]:
 def rights_of_all_threads() -> frozenset[tuple[str, ...]]:
     """What the threads are; one entry where all are the same."""
     found = set()
-    for thread in Path("/proc/self/task").iterdir():
+    for thread in Path(PROC, "self/task").iterdir():
         try:
             status = (thread / "status").read_text()
         except (FileNotFoundError, ProcessLookupError):
@@ -56,11 +56,11 @@ def look_at_all() -> tuple[Any, ...]:
     """What every thread sees, and must not change."""
     return (
         prctl(_GET_DUMPABLE),
-        os.stat("/proc/self").st_uid,  # the target's to enter, were it not root's
-        os.stat("/proc/self/mem").st_uid,
+        os.stat(f"{PROC}/self").st_uid,  # the target's to enter, were it not root's
+        os.stat(f"{PROC}/self/mem").st_uid,
         rights_of_all_threads(),
         os.getcwd(),
-        Path("/proc/self/oom_score_adj").read_text(),
+        Path(PROC, "self/oom_score_adj").read_text(),
     )
 
 

@@ -14,7 +14,7 @@ from alone import alone
 from soak.__main__ import main
 from soak.ledger import Ledger, State
 from soak.parts import PARTS, Part, Says
-from soak.vitals import MOST_BLOCKS, MOST_BYTES, Point, judge, slope
+from soak.vitals import MOST_BLOCKS, MOST_BYTES, PROC, Point, judge, slope
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def test_two_thousand_spawns_are_told_once_and_leave_nothing(tmp_path: Path) -> 
 def kinds_of(*seeds: int) -> list[dict[str, int]]:
     """Return how often each kind is played with each of *seeds*."""
     found = []
-    report = Path(f"/proc/self/fd/{os.memfd_create('report')}")
+    report = Path(f"{PROC}/self/fd/{os.memfd_create('report')}")
     for seed in seeds:
         assert main(["--spawns", "100", "--seed", str(seed), "--report", str(report)]) == 0
         found.append(json.loads(report.read_text())["kinds"])
@@ -146,7 +146,7 @@ CARELESS = {
 def soak_with(careless: str) -> tuple[int, list[str]]:
     """Return the exit status of a soak in which Says is replaced, and what it complains of."""
     kind = next(one for one in CARELESS if one.__name__ == careless)
-    report = Path(f"/proc/self/fd/{os.memfd_create('report')}")
+    report = Path(f"{PROC}/self/fd/{os.memfd_create('report')}")
     parts = [kind if part is Says else part for part in PARTS]
     status = main(["--spawns", "400", "--report", str(report)], parts)
     wrong: list[str] = json.loads(report.read_text())["wrong"]
@@ -175,7 +175,7 @@ class NeverEnds(Part):
 
 def soak_that_stalls() -> list[Any]:
     """Return the exit status, and the complaints, of a soak whose children do not end."""
-    report = Path(f"/proc/self/fd/{os.memfd_create('report')}")
+    report = Path(f"{PROC}/self/fd/{os.memfd_create('report')}")
     status = main(["--spawns", "100", "--report", str(report)], [NeverEnds], stalled_s=0.2)
     wrong: list[str] = json.loads(report.read_text())["wrong"]
     os.close(int(report.name))

@@ -27,7 +27,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MOST_BLOCKS", "MOST_BYTES", "Point", "judge", "look", "slope"]
+__all__ = ["MOST_BLOCKS", "MOST_BYTES", "PROC", "Point", "judge", "look", "slope"]
+
+PROC = os.environ.get("PROCREACTOR_TESTS_PROC", "/proc")
+"""Where it is in a world without (tests/worlds)."""
 
 MOST_BYTES = 4 << 20
 MOST_BLOCKS = 1000
@@ -62,16 +65,16 @@ def look(spawns: int, seconds: float, fds_before: dict[int, str] | None = None) 
 
 def _fds() -> dict[int, str]:
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir(f"{PROC}/self/fd"):
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            found[int(name)] = os.readlink(f"{PROC}/self/fd/{name}")
         except FileNotFoundError:
             pass  # the directory itself
     return found
 
 
 def _threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+    return len(os.listdir(f"{PROC}/self/task"))
 
 
 def _children() -> tuple[int, ...]:
@@ -80,12 +83,12 @@ def _children() -> tuple[int, ...]:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return ()
-    texts = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+    texts = [path.read_text() for path in Path(PROC, "self/task").glob("*/children")]
     return tuple(int(pid) for text in texts for pid in text.split())
 
 
 def _rss() -> int:
-    text = Path("/proc/self/smaps_rollup").read_text()
+    text = Path(PROC, "self/smaps_rollup").read_text()
     found = re.search(r"^Rss: +(\d+) kB$", text, re.MULTILINE)
     assert found, text
     return int(found[1]) * 1024

@@ -105,9 +105,10 @@ def test_a_child_of_one_whose_number_was_given_again_is_nobodys(
             return row._replace(started=row.started + 9) if row and pid == tree.pid else row
 
         rows = {**processes.read_rows(), tree.pid: really_read(tree.pid)}
-        monkeypatch.setattr(processes, "read_rows", lambda: dict(rows))
-        monkeypatch.setattr(processes, "read_row", read)
-        assert search.members() == [tree.pid]
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "read_rows", lambda: dict(rows))
+            patch.setattr(processes, "read_row", read)
+            assert search.members() == [tree.pid]
 
 
 def test_a_leader_that_is_no_more_leads_nowhere() -> None:

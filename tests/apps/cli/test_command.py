@@ -6,15 +6,14 @@ which run beside ours, each in a directory of its own.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
+import select
 import shlex
 import signal
 import socket
 import subprocess
-import termios
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ import pytest
 from command_line import RUN, environment, log_of, ran, ran_with, running
 from gnu_parallel import needs_parallel
 from held import wait_for
-from support import DEADLINE_S, PYTHON
+from support import DEADLINE_S, PROC, PYTHON
 
 PARALLEL = ["parallel", "--will-cite", "--plain", "-q"]
 
@@ -376,7 +375,7 @@ def test_interrupts_end_whole_trees(script: str, times: int, tmp_path: Path) -> 
             process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_S) == -signal.SIGINT
         assert b"Traceback" not in process.stderr.read()
-    wait_for(lambda: not Path(f"/proc/{inner}").exists())
+    wait_for(lambda: not Path(PROC, str(inner)).exists())
     assert log_of(tmp_path / "log") == []  # so that --resume runs it again
 
 
@@ -475,25 +474,26 @@ def test_a_place_for_results_that_cannot_be_made_is_named_and_its_job_not_logged
 
 
 def test_a_second_signal_ends_the_wait_for_a_reader_who_does_not_read(tmp_path: Path) -> None:
-    with running(tmp_path, "-k", "sh", "-c", "exec yes", ":::", "a") as process:
-        assert process.stdout is not None
-        pipe = process.stdout.fileno()
-        wait_for(lambda: waits_for_room(process.pid, pipe))
+    ours, theirs = map(os.fdopen, os.pipe(), "rw")
+    with ours, theirs, running(
+        tmp_path, "-k", "sh", "-c", "exec yes", ":::", "a", stdout=theirs
+    ) as process:  # fmt: skip
+        wait_for(lambda: waits_for_room(process.pid, theirs.fileno()))
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: caught_all(process.pid))
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == -signal.SIGTERM
 
 
-def waits_for_room(pid: int, pipe: int, least_bytes: int = 61440) -> bool:
-    """Whether *pipe* is full, which it is with *least_bytes*, and the process *pid* sleeps."""
-    size = int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), "little")
-    return size >= least_bytes and Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
+def waits_for_room(pid: int, fd: int) -> bool:
+    """Whether nothing can be written to *fd*, and the process *pid* sleeps."""
+    is_full = not select.select([], [fd], [], 0)[1]
+    return is_full and Path(PROC, str(pid), "stat").read_text().split()[2] == "S"
 
 
 def caught_all(pid: int) -> bool:
     """Whether no signal is on its way to the process, and it sleeps again."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(PROC, str(pid), "status").read_text()
     pending = re.findall(r"^(?:SigPnd|ShdPnd):\s+([0-9a-f]+)", status, re.M)
     return not any(int(one, 16) for one in pending) and "State:\tS" in status
 
@@ -521,13 +521,12 @@ def test_a_signal_stops_what_runs_although_nobody_reads(
     with ours, theirs, running(
         tmp_path, "-j2", *words, "sh", "-c", script, ":::", *"12"[:jobs], stdout=theirs
     ) as process:  # fmt: skip
-        theirs.close()
         wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
-        full_bytes = 61440 if kind == "pipe" else 16384
-        wait_for(lambda: waits_for_room(process.pid, ours.fileno(), full_bytes))
+        wait_for(lambda: waits_for_room(process.pid, theirs.fileno()))
+        theirs.close()
         pid = int((tmp_path / "pid").read_text())
         process.send_signal(signal.SIGINT)
-        wait_for(lambda: not Path(f"/proc/{pid}").exists())
+        wait_for(lambda: not Path(PROC, str(pid)).exists())
         assert process.poll() is None
         with open(ours.fileno(), "rb", closefd=False) as file:
             lines = file.read().splitlines()

@@ -9,7 +9,7 @@ from alone import alone
 from command_line import log_of, running
 from held import held_copy, wait_for
 from mounts import bind, needs_mounts, private_mounts
-from support import DEADLINE_S
+from support import DEADLINE_S, PROC
 
 JOB = """#!/bin/sh
 echo $$ >>tried
@@ -38,7 +38,7 @@ def put_back_in_its_turn(where: str) -> list[str]:
         wait_for(lambda: len(tried()) == 1)
         meminfo.write_text("MemAvailable: 1000 kB\n")
         [pid] = tried()
-        wait_for(lambda: not Path(f"/proc/{pid}").exists())
+        wait_for(lambda: not Path(PROC, str(pid)).exists())
         meminfo.write_text("MemAvailable: 2000000 kB\n")
         wait_for(lambda: len(tried()) == 2)
         Path("fixed").touch()

@@ -16,7 +16,7 @@ from alone import alone
 from command_line import log_of, running
 from fulldisk import fill, small_disk
 from mounts import needs_mounts
-from support import DEADLINE_S
+from support import DEADLINE_S, PROC
 
 NOWHERE = "/no/such/directory"
 
@@ -119,7 +119,7 @@ def read_letters(process: subprocess.Popen[bytes]) -> tuple[int, int, int, int]:
         changes += both.count(b"AB") + both.count(b"BA")
         counts = [counts[0] + data.count(b"A"), counts[1] + data.count(b"B")]
         last = data[-1:]
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(PROC, str(process.pid), "status").read_text()
         peak = re.search(r"VmHWM:\s+(\d+) kB", status)
         most_kb = max(most_kb, int(peak[1]) if peak else 0)
     return *counts, changes, most_kb * 1024

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+from support import PROC
 
 from benchmarks.build import ROOT
 from benchmarks.plan import workloads
@@ -62,6 +63,15 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+# The C programs ask the kernel for a child with a pidfd, or do not start one.
+by_limit = pytest.mark.needs("pidfd")
+
+
+def marks_of(workload: str, library: str) -> tuple[pytest.MarkDecorator, ...]:
+    starts = library in ("limit1", "limit2") and workload in ("spawn_rate", "growth")
+    return (by_limit,) if starts else ()
+
+
 def ask(*arguments: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.worker", *arguments],
@@ -78,7 +88,7 @@ def ask(*arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("workload", "library", "params"),
-    CASES,
+    [pytest.param(*case, marks=marks_of(*case[:2])) for case in CASES],
     ids=[f"{workload}-{library}-{place}" for place, (workload, library, _) in enumerate(CASES)],
 )
 def test_a_workload_gives_its_figures(workload: str, library: str, params: dict[str, Any]) -> None:
@@ -102,11 +112,13 @@ def test_a_way_that_an_adapter_does_not_know_is_not_measured_as_another() -> Non
     assert "path" in answer["skipped"]
 
 
+@by_limit
 def test_more_fds_than_there_can_be_are_not_possible() -> None:
     answer = ask("spawn", "limit1", "growth", json.dumps(growth("fds", 1e9)))
     assert "RLIMIT_NOFILE" in answer["skipped"]
 
 
+@by_limit
 def test_more_memory_than_there_is_is_not_possible() -> None:
     answer = ask("spawn", "limit1", "growth", json.dumps(growth("memory", 1e6)))
     assert "memory" in answer["skipped"]
@@ -203,7 +215,7 @@ def test_held_children_live_until_they_are_ended() -> None:
         "from benchmarks.adapters.spawn import _bare, hosted, procreactor, subprocess\n"
         "from benchmarks.build import target\n"
         "def children():\n"
-        "    path = pathlib.Path(f'/proc/self/task/{os.getpid()}/children')\n"
+        f"    path = pathlib.Path(f'{PROC}/self/task/{{os.getpid()}}/children')\n"
         "    return len(path.read_text().split())\n"
         "for hold in (procreactor.hold, hosted.hold, subprocess.hold, _bare.BareHeld):\n"
         "    held = hold([target('hold')], 3)\n"
