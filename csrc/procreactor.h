@@ -103,7 +103,8 @@ enum pr_flag {
     PR_FLAG_SIGMASK = 16,     /* signal_mask; without it the calling thread's mask is inherited */
     PR_FLAG_NO_NEW_PRIVS = 32,
     PR_FLAG_WATCH = 64,       /* epoll_fd */
-    PR_FLAG_IGNORED = 128,    /* ignored_signals; without it the child resets all */
+    PR_FLAG_IGNORED = 128,    /* ignored_signals; without it the child resets all.  What terminals send
+                               * (SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU) may be reset in any case */
     PR_FLAG_MAY_FREEZE = 256, /* others may freeze cgroup_fd: the start is not to wait for one who does */
 };
 

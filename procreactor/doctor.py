@@ -1,7 +1,6 @@
 """``procreactor doctor``: what this machine lets us do, and what it costs where not.
 
-Exit status 0 when children can be started, also with fallbacks; 1 when they cannot, or not in
-batches, because no threads can be had.
+Exit status 0 when children can be started, also with fallbacks; 1 when they cannot.
 """
 
 from __future__ import annotations
@@ -29,6 +28,10 @@ _WITHOUT = {
 """What is done instead of each feature."""
 
 _WITHOUT_CGROUP = "no tree kill, and no limits, by cgroup"
+
+_WITHOUT_THREADS = (
+    "each start holds its caller up, in batches too, and there are no ends without pidfds"
+)
 
 _FOR_SHARED_MEMORY = {"unshare", "clone3", "helper"}
 
@@ -76,6 +79,8 @@ def report(facts: Facts) -> Iterator[str]:
     yield _line("pids", f"{_number(facts.most_pids)}, threads {_number(facts.most_threads)}")
     yield _line("pipe pages", _pipe_pages(facts))
     yield _line("epoll watches", _number(facts.epoll_watches))
+    if not facts.can_make_threads:
+        yield _line("threads", f"none can be had (a limit, or a sandbox): {_WITHOUT_THREADS}")
     yield ""
     yield "cgroup v2"
     if "cgroup" in facts.disabled:
@@ -147,12 +152,7 @@ def _cgroup(cgroup: Cgroup | None) -> Iterator[str]:
 
 def _try_spawns() -> int:
     """Start some children, one after the other, and say how long one took."""
-    try:
-        outcomes = list(run_batch([plan_command(["true"])] * _SPAWNS, at_once=1))
-    except OSError as error:  # where clone3 is forbidden, say: libc then gives up
-        print(f"No threads can be had, so no batches can be run: {error}")
-        return 1
-    for outcome in outcomes:
+    for outcome in (outcomes := list(run_batch([plan_command(["true"])] * _SPAWNS, at_once=1))):
         if outcome.error is not None:
             print(outcome.error)
             return 1

@@ -53,8 +53,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm_up() -> None:
-    # A shell's job in the background has it ignored, and so would have all that the tests start.
+    # A shell's job in the background has them ignored, and so would have all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     children.in_use()
     binding.reserve()
     importlib.import_module("twisted.internet.reactor")

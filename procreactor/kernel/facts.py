@@ -1,4 +1,4 @@
-"""What this machine and its limits are: read, or tried on a pipe, and never changed.
+"""What this machine and its limits are: read, or tried on a pipe and a thread, and never changed.
 
 Sources: proc(5), getrlimit(2), pipe(7), epoll(7), cgroups(7). What cannot be read (no /proc, a
 sandbox) is None: unknown, which is not the same as unlimited.
@@ -10,6 +10,7 @@ import fcntl
 import os
 import platform
 import resource
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,9 @@ class Facts:
     epoll_watches: int | None
     """fs.epoll.max_user_watches."""
 
+    can_make_threads: bool
+    """No, where a sandbox denies clone3 with EPERM, say: libc has no other way then."""
+
     cgroup: Cgroup | None
 
 
@@ -103,6 +107,7 @@ def read_facts() -> Facts:
         pipe_bytes=_read_number("/proc/sys/fs/pipe-max-size"),
         new_pipe_bytes=_measure_new_pipe(),
         epoll_watches=_read_number("/proc/sys/fs/epoll/max_user_watches"),
+        can_make_threads=_can_make_threads(),
         cgroup=_read_cgroup(),
     )
 
@@ -117,6 +122,16 @@ def _measure_new_pipe() -> int | None:
     finally:
         for fd in fds:
             close_fd(fd)
+
+
+def _can_make_threads() -> bool:
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
 
 
 def _read(path: str | Path) -> str | None:

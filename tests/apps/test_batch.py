@@ -66,7 +66,6 @@ def waiting(theirs: int, code: int = 0) -> SpawnSpec:
 # --- commands -------------------------------------------------------------------------------------
 
 
-@pytest.mark.needs("threads")
 def test_a_command_runs_with_its_arguments_environment_and_directory(tmp_path: Path) -> None:
     script = 'printf "%s|" "$0" "$1" "$WORD" "$PWD"'
     commands = [
@@ -79,7 +78,6 @@ def test_a_command_runs_with_its_arguments_environment_and_directory(tmp_path: P
     assert first.spec is commands[0]
 
 
-@pytest.mark.needs("threads")
 def test_without_an_environment_it_is_the_parents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORD", "ours")
     (outcome,) = run_batch([plan_command(["sh", "-c", "echo $WORD"])], at_once=1)
@@ -102,7 +100,6 @@ def test_what_is_no_command_is_refused_by_name() -> None:
 # --- outcomes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.needs("threads")
 def test_each_of_many_is_an_outcome_once() -> None:
     outcomes = list(run_batch((end("exit", at % 256) for at in range(500)), at_once=32))
     assert sorted(outcome.number for outcome in outcomes) == list(range(500))
@@ -110,7 +107,6 @@ def test_each_of_many_is_an_outcome_once() -> None:
     assert all(outcome[4:7] == (b"", b"", 0) for outcome in outcomes)
 
 
-@pytest.mark.needs("threads")
 def test_what_could_not_be_started_is_an_outcome_in_its_turn() -> None:
     commands = [sh("echo one"), plan_command(["no-such-program-anywhere"]), sh("echo three >&2")]
     one, two, three = sorted(run_batch(commands, at_once=1), key=lambda one: one.number)
@@ -122,7 +118,6 @@ def test_what_could_not_be_started_is_an_outcome_in_its_turn() -> None:
     assert (code_of(three), three.stderr) == (0, b"three\n")
 
 
-@pytest.mark.needs("threads")
 @pytest.mark.parametrize("limit_bytes", [0, 1, 10, 99_999, 100_000])
 def test_beyond_the_bound_the_two_ends_of_a_stream_are_kept(limit_bytes: int) -> None:
     command = plan_command([build_program("say"), "100000", "5", "0"])
@@ -136,7 +131,6 @@ def test_beyond_the_bound_the_two_ends_of_a_stream_are_kept(limit_bytes: int) ->
     assert whole.dropped_bytes == 0
 
 
-@pytest.mark.needs("threads")
 def test_nothing_to_run_is_no_outcome() -> None:
     assert list(run_batch([], at_once=3)) == []
 
@@ -177,7 +171,6 @@ def is_asleep(thread: threading.Thread) -> bool:
     return text.rpartition(")")[2].split()[0] == "S"
 
 
-@pytest.mark.needs("threads")
 def test_no_more_are_taken_than_may_run_and_so_many_do_run(
     gate: tuple[int, Callable[[], None]],
 ) -> None:
@@ -207,7 +200,6 @@ def test_no_more_are_taken_than_may_run_and_so_many_do_run(
     assert max(alive) <= 3
 
 
-@pytest.mark.needs("threads")
 def test_an_iterable_may_wait_for_the_outcomes_of_those_before() -> None:
     """Which holds where children end one by one, as they do when one may run at a time."""
     outcomes: list[Outcome] = []
@@ -233,7 +225,6 @@ def test_while_many_end_in_a_turn_some_are_taken_ahead_and_fewer_when_they_do_no
     assert seen == sorted(seen, reverse=True)
 
 
-@pytest.mark.needs("threads")
 def test_there_are_never_more_alive_than_may_be(tmp_path: Path) -> None:
     """Each takes one of three seats, and says so if there is none."""
     seats = tmp_path / "seats"
@@ -243,7 +234,6 @@ def test_there_are_never_more_alive_than_may_be(tmp_path: Path) -> None:
     assert [code_of(outcome) for outcome in outcomes] == [0] * 200
 
 
-@pytest.mark.needs("threads")
 @pytest.mark.parametrize("at_once", [1, 2, 64])
 def test_each_of_mixed_fates_is_an_outcome_however_few_may_run(at_once: int) -> None:
     say = build_program("say")
@@ -265,14 +255,12 @@ def test_each_of_mixed_fates_is_an_outcome_however_few_may_run(at_once: int) -> 
     ] == wanted
 
 
-@pytest.mark.needs("threads")
 def test_any_number_may_be_let_run_at_once() -> None:
     for at_once in (1 << 31, 1 << 32, sys.maxsize):
         (outcome,) = run_batch([sh("exit 3")], at_once=at_once, threads=1)
         assert code_of(outcome) == 3
 
 
-@pytest.mark.needs("threads")
 def test_without_a_seat_a_child_says_so(tmp_path: Path) -> None:
     seats = tmp_path / "seats"
     seats.touch()
@@ -280,7 +268,6 @@ def test_without_a_seat_a_child_says_so(tmp_path: Path) -> None:
     assert [code_of(outcome) for outcome in run_batch([command], at_once=1)] == [99]
 
 
-@pytest.mark.needs("threads")
 def test_an_endless_iterable_is_taken_as_far_as_is_asked() -> None:
     numbers = itertools.count()
     taken: list[int] = []
@@ -308,7 +295,6 @@ def stubborn() -> list[SpawnSpec]:
     ]
 
 
-@pytest.mark.needs("threads")
 def test_an_exception_of_the_iterable_passes_through_and_leaves_nothing() -> None:
     def commands() -> Iterator[SpawnSpec]:
         yield from stubborn()
@@ -320,7 +306,6 @@ def test_an_exception_of_the_iterable_passes_through_and_leaves_nothing() -> Non
     assert not child_pids()
 
 
-@pytest.mark.needs("threads")
 def test_a_command_that_cannot_be_followed_passes_through_and_leaves_nothing() -> None:
     deadly = sh("exit 0")
     deadly.parent_death_signal = signal.SIGTERM
@@ -331,7 +316,6 @@ def test_a_command_that_cannot_be_followed_passes_through_and_leaves_nothing() -
     assert list(outcomes) == []
 
 
-@pytest.mark.needs("threads")
 @pytest.mark.parametrize("how", ["closed", "forgotten"])
 def test_an_iterator_that_is_let_go_of_kills_what_runs(how: str) -> None:
     before = open_fds()
@@ -345,7 +329,6 @@ def test_an_iterator_that_is_let_go_of_kills_what_runs(how: str) -> None:
     assert open_fds() == before
 
 
-@pytest.mark.needs("threads")
 def test_an_interrupt_while_it_waits_passes_through_and_leaves_nothing() -> None:
     main = threading.main_thread().ident or 0
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -368,7 +351,6 @@ def test_an_interrupt_while_it_waits_passes_through_and_leaves_nothing() -> None
 # --- others in the same process -------------------------------------------------------------------
 
 
-@pytest.mark.needs("threads")
 def test_batches_in_several_threads_do_not_mix() -> None:
     found: dict[int, list[bytes]] = {}
 
@@ -386,7 +368,6 @@ def test_batches_in_several_threads_do_not_mix() -> None:
         assert found[name] == [f"{name} {number}\n".encode() for number in range(50)]
 
 
-@pytest.mark.needs("threads")
 def test_a_batch_in_a_thread_and_a_reactor_in_another_do_not_mix() -> None:
     outcomes: list[Outcome] = []
     with make_reactor() as reactor:
@@ -433,7 +414,6 @@ def go_on_in_a_copy() -> list[object]:
     return [statuses, codes]
 
 
-@pytest.mark.needs("threads")
 def test_a_copy_of_the_process_has_no_outcomes_and_takes_none() -> None:
     assert alone(go_on_in_a_copy) == [[0, 0], [0, 1, 2, 3, 4, 5]]
 
@@ -455,7 +435,6 @@ def run_with_few_fds() -> list[list[object]]:
     ]
 
 
-@pytest.mark.needs("threads")
 @pytest.mark.parametrize("disable", ["", "pidfd"])
 def test_without_fds_for_more_children_some_are_errors_and_the_others_end_well(
     disable: str,

@@ -29,8 +29,6 @@ import procreactor
 from procreactor import Command, CommandError, Limits, Result, SpawnError, run, run_many
 from procreactor.apps.settings import ManyOptions, RunOptions, Settings
 
-pytestmark = pytest.mark.needs("threads")
-
 
 def sh(script: str, *arguments: str) -> list[str]:
     return ["/bin/sh", "-c", script, "sh", *arguments]

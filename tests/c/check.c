@@ -409,6 +409,8 @@ int main(int argc, char **argv)
     if (at < argc && strcmp(argv[at], "-v") == 0)
         run.names_all = true, at++;
     run.words = at < argc ? argv[at] : NULL;
+    signal(SIGINT, SIG_DFL); /* a shell has both ignored by what it starts in the background */
+    signal(SIGQUIT, SIG_DFL);
     twin_open();
     for (struct test *test = first_test; test; test = test->next) {
         if (!test->modes)

@@ -362,7 +362,7 @@ def wait_until_asleep(thread_id: int) -> None:
     """Return when a thread of this process waits in the kernel, and not for this thread only."""
     in_a_row = 0
     while in_a_row < 3:
-        with open(f"/proc/self/task/{thread_id}/stat") as file:  # lets the other go on, each time
+        with open(f"{PROC}/self/task/{thread_id}/stat") as file:  # lets the other go on, each time
             state = file.read().rpartition(")")[2].split()[0]
         in_a_row = in_a_row + 1 if state == "S" else 0
 

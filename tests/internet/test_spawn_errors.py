@@ -310,6 +310,7 @@ def refusals_without_room(way: str) -> list[list[str]]:
     """Return what is said of a start with room for no fd, for one, for two ... each thing once."""
     said: list[list[str]] = []
     protocol = Recorder()
+    children.in_use()  # a look at the kernel needs some, too
     with make_reactor() as reactor:
         while not protocol.calls:
             before = open_fds()

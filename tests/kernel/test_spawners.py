@@ -34,8 +34,6 @@ from procreactor.kernel.children import Child
 from procreactor.kernel.spawners import Finish, JobState, Spawner
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
 
-pytestmark = pytest.mark.needs("threads")
-
 has_pidfds = pytest.mark.skipif("pidfd" not in children.in_use(), reason="pidfds are off")
 
 PIPES = (

@@ -71,15 +71,18 @@ def in_thread(function: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def child_pid() -> int:
-    """Return the pid of the one child that this process has."""
-    found = [
+def child_pids() -> list[int]:
+    return [
         int(pid)
         for task in Path(f"{PROC}/self/task").iterdir()
         for pid in (task / "children").read_text().split()
     ]
-    assert len(found) == 1, found
-    return found[0]
+
+
+def child_pid() -> int:
+    """Return the pid of the one child that this process has."""
+    [found] = child_pids()
+    return found
 
 
 @contextmanager
@@ -337,8 +340,17 @@ def _dumps_shared_memory_only(number: int) -> bool:
     return number not in (signal.SIGQUIT, signal.SIGABRT) or release >= (5, 16)
 
 
-@on_every_way("plain", "legacy clone", "fork", "launcher", "terminal")
-@pytest.mark.parametrize("number", [*LIBC_SIGNALS, signal.SIGQUIT])
+BY_MEMORY = ("plain", "legacy clone")
+"""The ways on which a child that shares our memory, and has no session of its own, opens its mask."""
+
+
+@pytest.mark.parametrize(
+    ("way", "number"),
+    [
+        *((way, number) for way in (*BY_MEMORY, "fork", "launcher") for number in LIBC_SIGNALS),
+        *((way, signal.SIGQUIT) for way in ("fork", "launcher", "terminal")),
+    ],
+)
 def test_a_signal_to_a_child_before_exec_leaves_the_parents_memory_intact(
     way: str, number: int, program: Build, library: Build, public_path: Path
 ) -> None:
@@ -356,6 +368,31 @@ def test_a_signal_to_a_child_before_exec_leaves_the_parents_memory_intact(
     )
     assert found["signal"] == number
     assert (found["strays"], found["handlers"]) == (0, [])
+
+
+def end_of_a_child_that_is_told_to_quit_at_exec(way: str, end: str, public: str) -> list[int]:
+    protocol = Recorder()
+    with make_reactor() as reactor, held_copy(end, Path(public, "held")) as held:
+        thread = in_thread(
+            lambda: spawn_on(way, reactor, protocol, held.path, ["held", "exit", "3"])
+        )
+        held.wait_until_reached()
+        first = child_pid()
+        os.kill(first, signal.SIGQUIT)
+        wait_for(lambda: child_pids() not in ([first], []))
+        held.release()
+        thread.join()
+        run_until(reactor, lambda: protocol.ended)
+    return [protocol.reason.value.exitCode, protocol.transport.pid == first]
+
+
+@on_every_way(*BY_MEMORY)
+def test_a_quit_before_exec_dumps_no_memory_that_is_shared(
+    way: str, program: Build, public_path: Path
+) -> None:
+    """Before Linux 5.16 that would end all who share it: the child gives up, and is made anew."""
+    args = (end_of_a_child_that_is_told_to_quit_at_exec, program("end"), str(public_path))
+    assert on_way(way, *args) == [3, False]
 
 
 def change_ids_during_spawns(strays: str, end: str, public: str) -> bool:

@@ -45,7 +45,6 @@ PIPES = (
     Redirect(2, PipeEnd.WE_READ),
 )
 
-pytestmark = pytest.mark.needs("threads")
 
 has_pidfds = pytest.mark.skipif("pidfd" not in children.in_use(), reason="pidfds are off")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from alone import alone
 from command_line import log_of, running
 from held import held_copy, wait_for
@@ -53,6 +54,7 @@ def tried() -> list[str]:
 
 
 @needs_mounts
+@pytest.mark.needs("/proc")
 def test_what_a_job_wrote_before_it_was_put_back_is_not_printed(tmp_path: Path) -> None:
     """In order, where the job whose turn it is would write through."""
     assert alone(put_back_in_its_turn, str(tmp_path)) == ["begun", "ended"]
