@@ -18,6 +18,7 @@ from conftest import child_pids, open_fds
 from held import wait_for
 from programs_build import build_program
 from support import PROC, Recorder, make_reactor, run_until
+from ways import WITHOUT_PIDFDS
 
 from procreactor.apps import batch
 from procreactor.apps.batch import Outcome, plan_command, run_batch
@@ -171,6 +172,7 @@ def is_asleep(thread: threading.Thread) -> bool:
     return text.rpartition(")")[2].split()[0] == "S"
 
 
+@pytest.mark.needs("threads")
 def test_no_more_are_taken_than_may_run_and_so_many_do_run(
     gate: tuple[int, Callable[[], None]],
 ) -> None:
@@ -329,6 +331,7 @@ def test_an_iterator_that_is_let_go_of_kills_what_runs(how: str) -> None:
     assert open_fds() == before
 
 
+@pytest.mark.needs("threads")
 def test_an_interrupt_while_it_waits_passes_through_and_leaves_nothing() -> None:
     main = threading.main_thread().ident or 0
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -351,6 +354,7 @@ def test_an_interrupt_while_it_waits_passes_through_and_leaves_nothing() -> None
 # --- others in the same process -------------------------------------------------------------------
 
 
+@pytest.mark.needs("threads")
 def test_batches_in_several_threads_do_not_mix() -> None:
     found: dict[int, list[bytes]] = {}
 
@@ -368,6 +372,7 @@ def test_batches_in_several_threads_do_not_mix() -> None:
         assert found[name] == [f"{name} {number}\n".encode() for number in range(50)]
 
 
+@pytest.mark.needs("threads")
 def test_a_batch_in_a_thread_and_a_reactor_in_another_do_not_mix() -> None:
     outcomes: list[Outcome] = []
     with make_reactor() as reactor:
@@ -435,7 +440,7 @@ def run_with_few_fds() -> list[list[object]]:
     ]
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_without_fds_for_more_children_some_are_errors_and_the_others_end_well(
     disable: str,
 ) -> None:

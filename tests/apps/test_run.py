@@ -359,6 +359,7 @@ def test_of_an_endless_iterable_no_more_is_taken_than_is_started() -> None:
     assert next(taken) <= 200 + 4 + 64
 
 
+@pytest.mark.needs("threads")
 def test_in_order_the_starts_do_not_run_away_from_a_slow_command(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -455,6 +456,7 @@ def test_leaving_the_loop_leaves_nothing() -> None:
     assert child_pids() == set()
 
 
+@pytest.mark.needs("threads")
 def test_several_threads_run_commands_at_once() -> None:
     found: list[int] = []
 

@@ -446,6 +446,7 @@ def test_waiting_for_a_child_leaves_it_to_be_reaped() -> None:
     binding.wait_exit(call.pid)  # reaped: it has ended
 
 
+@pytest.mark.needs("threads")
 def test_other_threads_run_while_one_waits() -> None:
     call = binding.SpawnCall(1)
     binding.spawn(sh("read x", redirects=[Redirect(0, PipeEnd.WE_WRITE)]), call)
@@ -555,6 +556,7 @@ def test_tuples_that_alternate_each_reach_their_child() -> None:
         assert run(spec)[0] == b"A=%d\n" % number
 
 
+@pytest.mark.needs("threads")
 def test_threads_that_spawn_at_once_each_give_their_own_environment() -> None:
     wrong: list[bytes] = []
 

@@ -185,10 +185,16 @@ UNREACHED: Mapping[str, str] = {
 """Calls of csrc/sys.h that no act makes, with the reason and who strikes them."""
 
 
+ELSEWHERE: Mapping[str, Call] = {
+    "getdents64": ((EACCES, ENOMEM), ()),  # then one number after the other
+}
+"""Those of them that are made where the kernel denies others (tests/worlds)."""
+
+
 def find_call(site: str, name: str) -> Call | None:
     """Return what the call may say there; None: it is not known to be made."""
     if site == "libc" and name in LIBC_CALLS:
         return LIBC_CALLS[name]
     if site not in ("core", "libc") and name == "close":
         return (), ()  # nobody could close it (supervision.py); tests/c strikes it
-    return CALLS.get(name)
+    return CALLS.get(name) or ELSEWHERE.get(name)

@@ -77,6 +77,7 @@ from support import (
     run_until,
     spawn_and_finish,
 )
+from ways import WITHOUT_PIDFDS
 
 import procreactor
 from procreactor.apps.batch import plan_command, run_batch
@@ -183,7 +184,7 @@ def storm_that_others_reap(end: str, count: int) -> dict[str, Any]:
     return {"wrong": wrong, "taken": bool(taken), "unknown": (codes + batch).count(None)}
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_of_a_storm_that_others_reap_each_end_is_told_once(disable: str) -> None:
     """With the true status, where a pidfd tells it, or none; by a reactor and by a batch."""
     found = alone(storm_that_others_reap, build_program("end"), 500, disable=disable)
@@ -237,7 +238,7 @@ def run_that_forks_in_a_callback(end: str) -> list[Any]:
         return [codes, ends_of([child])]
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_a_copy_made_in_the_middle_of_a_run_runs_afresh(disable: str) -> None:
     found = alone(run_that_forks_in_a_callback, build_program("end"), disable=disable)
     assert found == [[7], [5]]
@@ -476,7 +477,7 @@ def handle_everywhere(library: str, end: str, step: int, calls_in: bool) -> int:
     return nth // step
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_a_signal_handler_may_spawn_in_the_middle_of_anything(disable: str) -> None:
     """Of another spawn, and of the turns to its end."""
     args = build_library("interrupter"), build_program("end"), EACH, False
@@ -858,7 +859,7 @@ def _signal_among_few_pids(end: str, count: int) -> str:
 
 
 @needs_root
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_among_few_pids_that_are_used_again_no_stranger_is_signalled(disable: str) -> None:
     """Where a number is another's within moments; before Linux 6.14 it cannot be had so small."""
     found = alone(signals_among_few_pids, build_program("end"), 3_000, disable=disable)

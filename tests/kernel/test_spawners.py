@@ -24,6 +24,7 @@ from held import held_copy, wait_for
 from interrupted import interrupt_each_line, interrupted_before
 from programs_build import build_program
 from support import DEADLINE_S, PROC, PYTHON
+from ways import WITHOUT_PIDFDS
 
 from procreactor._core import ffi
 from procreactor.core import binding
@@ -409,6 +410,7 @@ def keep_without_pidfds() -> list[object]:
     return [*found, status.code]
 
 
+@pytest.mark.needs("threads")
 def test_without_pidfds_a_kept_child_is_given_back_as_soon_as_it_runs() -> None:
     assert alone(keep_without_pidfds, disable="pidfd") == ["out\n", "", 5]
 
@@ -433,6 +435,7 @@ def ends_that_would_have_been_signals(end_program: str) -> list[bool]:
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_the_end_of_a_child_of_threads_that_wait_is_no_signal_to_any_other() -> None:
     """Were it one, it would be pending where it is blocked, as for a child of that thread."""
     assert alone(ends_that_would_have_been_signals, build_program("end")) == [False, True]
@@ -447,6 +450,7 @@ def wait_until_finished(spawner: Spawner, tokens: Sequence[int]) -> None:
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_a_claim_tells_where_the_child_is_and_gives_one_that_runs(tmp_path: Path) -> None:
     with (
         held_copy("/bin/true", tmp_path / "held") as held,
@@ -472,6 +476,7 @@ def test_a_claim_tells_where_the_child_is_and_gives_one_that_runs(tmp_path: Path
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_a_claim_of_what_has_finished_changes_nothing() -> None:
     with spawner_of(1) as spawner:
         token, child = spawner.submit(sh("echo out; exit 6", PIPES), True)
@@ -600,6 +605,7 @@ def test_a_close_gives_what_was_not_taken(keeps: bool) -> None:
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_a_close_gives_a_child_in_every_state() -> None:
     spawner = Spawner(1, 3)
     first, over = spawner.submit(sh("echo out; exit 5", PIPES), True)
@@ -629,6 +635,7 @@ def test_a_close_gives_a_child_in_every_state() -> None:
 
 
 @pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.needs("threads")
 def test_a_close_waits_for_the_exec_that_is_under_way(tmp_path: Path, keeps: bool) -> None:
     with held_copy("/bin/true", tmp_path / "held") as held:
         spawner = Spawner(1)
@@ -696,7 +703,7 @@ print(len(select.select([spawner], [], [])[0]))
 """
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_an_interpreter_that_exits_ends_one_that_was_not_taken(disable: str) -> None:
     """Without pidfds too: a thread that would wait for it would not begin any more."""
     done = subprocess.run(
@@ -849,7 +856,7 @@ def interrupt_everywhere() -> int:
     return interrupt_each_line([spawners, children, binding], act, clean_up, set())
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_an_interrupt_between_any_two_lines_loses_no_child(disable: str) -> None:
     assert alone(interrupt_everywhere, disable=disable) > 100
 
@@ -880,6 +887,7 @@ def count_interrupted_takes() -> int:
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_an_interrupt_of_a_take_leaves_no_data_allocated() -> None:
     assert alone(count_interrupted_takes) > 20
 

@@ -341,7 +341,7 @@ def _dumps_shared_memory_only(number: int) -> bool:
 
 
 BY_MEMORY = ("plain", "legacy clone")
-"""The ways on which a child that shares our memory, and has no session of its own, opens its mask."""
+"""The ways of a child that shares our memory, has no session of its own, and opens its mask."""
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from programs_build import build_program
 from seccomp import deny, needs_seccomp
 from support import DEADLINE_S, PROC, PYTHON
 from watched import watched_by_kernel
+from ways import WITHOUT_PIDFDS
 
 from procreactor.core.binding import SpawnerThreads
 from procreactor.errors import SpawnError
@@ -218,7 +219,7 @@ def test_two_of_them_on_one_loop_do_not_mix(crowd: Pool) -> None:
         ]
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd", "vfork", "unshare", "clone3"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS, "vfork", "unshare", "clone3"])
 def test_on_every_kernel_all_is_told(disable: str) -> None:
     arguments = build_program("end"), build_program("say")
     assert alone(run_mixture, *arguments, disable=disable) == []
@@ -335,6 +336,7 @@ def test_a_copy_that_has_closed_all_fds_closes_the_pool_all_the_same() -> None:
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_of_children_that_end_soon_the_loop_hears_of_their_results_alone(crowd: Pool) -> None:
     before = watched_by_kernel(crowd.loop.epoll_fd), len(crowd.loop._watches)
     numbers = [crowd.pool.submit(run_program("say", 1000, 65000, number)) for number in range(15)]
@@ -498,6 +500,7 @@ os.write(1, (bytes((7 * i + 1) % 251 for i in range(251)) * 4000)[:1_000_000])
 
 
 @pytest.mark.parametrize("holder", ["", "sleep 600 & echo $! >&2;"])
+@pytest.mark.needs("threads")
 def test_a_pipe_fuller_than_one_look_is_emptied_before_it_is_given_up(holder: str) -> None:
     """The child grew its pipe; there is more in it than a turn reads, and no time left."""
     script = f"{holder} exec {PYTHON} -I -S -c '{GROW}'"
@@ -629,7 +632,7 @@ def test_input_for_a_child_that_has_no_pipe_there_is_dropped(crowd: Pool) -> Non
 # --- at once --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_of_any_mixture_no_more_live_at_once_than_may_and_all_are_told(disable: str) -> None:
     arguments = build_program("end"), build_program("say")
     assert alone(run_mixed_fates, *arguments, disable=disable) == [list(range(200)), 2]
@@ -707,6 +710,7 @@ def refuse_one_after_the_other() -> list[object]:
 
 @needs_seccomp
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_a_child_that_cannot_be_watched_makes_room_for_the_next() -> None:
     assert alone(refuse_one_after_the_other) == [errno.ENOSPC] * 12 + [3]
 
@@ -790,6 +794,7 @@ def test_ticks_become_long_again_while_all_end_soon(gate: tuple[int, Callable[[]
         assert ticks == [pool._TICK_S]
 
 
+@pytest.mark.needs("threads")
 def test_ticks_become_rare_while_an_exec_hangs(tmp_path: Path) -> None:
     with held_copy("/bin/true", tmp_path / "held") as held, pool_of(threads=1) as crowd:
         ticks = note_ticks(crowd)
@@ -968,6 +973,7 @@ def test_whatever_a_sink_raises_the_end_is_told_and_the_next_as_well(
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_a_sink_that_raises_in_a_tick_harms_none_of_those_that_are_not_begun(
     tmp_path: Path,
 ) -> None:
@@ -1031,6 +1037,7 @@ def test_an_end_may_run_turns(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_a_sink_that_runs_turns_in_a_tick_does_not_keep_others_from_being_claimed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1147,6 +1154,7 @@ def run_without_room_to_watch(say: str) -> list[list[object]]:
 
 @needs_seccomp
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_what_cannot_be_watched_is_killed_and_told_as_an_error_and_the_rest_ends_well() -> None:
     no_room = [None, errno.ENOSPC, "watch"]
     found = alone(run_without_room_to_watch, build_program("say"))
@@ -1163,6 +1171,7 @@ def run_without_pidfds_nor_room() -> list[int | None]:
 
 
 @needs_seccomp
+@pytest.mark.needs("threads")
 def test_without_pidfds_an_end_that_cannot_be_watched_is_an_error_too() -> None:
     assert alone(run_without_pidfds_nor_room, disable="pidfd") == [errno.ENOSPC]
 
@@ -1270,6 +1279,7 @@ def test_a_close_kills_what_runs_stubborn_or_stopped_and_tells_nothing(crowd: Po
 
 
 @has_pidfds
+@pytest.mark.needs("threads")
 def test_a_close_ends_a_child_in_every_state_and_tells_nothing(tmp_path: Path) -> None:
     with held_copy("/bin/true", tmp_path / "held") as held, pool_of(threads=2, at_once=7) as crowd:
         crowd.pool.submit(sh("echo out; exec sleep 600"))  # claimed
@@ -1301,6 +1311,7 @@ def test_a_close_ends_a_child_in_every_state_and_tells_nothing(tmp_path: Path) -
         assert not crowd.loop.timers
 
 
+@pytest.mark.needs("threads")
 def test_a_close_in_the_turn_of_an_end_tells_nothing_more(crowd: Pool) -> None:
     told: list[int] = []
 
@@ -1369,7 +1380,7 @@ def run_beside_a_copy() -> list[Any]:
     return [[code_of(one), texts(one)[0].decode()] for one in ended]
 
 
-@pytest.mark.parametrize("disable", ["", "pidfd"])
+@pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_a_copy_of_the_process_touches_nothing_of_the_originals(disable: str) -> None:
     found = alone(run_beside_a_copy, disable=disable)
     assert found == [[number, f"{number}\n"] for number in range(20)]

@@ -63,8 +63,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-# The C programs ask the kernel for a child with a pidfd, or do not start one.
-by_limit = pytest.mark.needs("pidfd")
+# The C programs ask the kernel for a pidfd and a table of fds, or do not start a child.
+by_limit = pytest.mark.needs("pidfd", "unshare")
 
 
 def marks_of(workload: str, library: str) -> tuple[pytest.MarkDecorator, ...]:
