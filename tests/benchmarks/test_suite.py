@@ -35,6 +35,7 @@ def suite_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.needs("threads")
 def test_a_measurement_has_the_figures_of_its_workload() -> None:
     sample = suite.measure(case("subprocess"))
     assert (sample.skipped, sample.failed) == (None, None)
@@ -54,11 +55,13 @@ def test_a_worker_that_dies_is_a_failure_with_its_last_words() -> None:
     assert "TypeError" in sample.failed
 
 
+@pytest.mark.needs("threads")
 def test_other_figures_than_those_of_the_workload_are_a_failure() -> None:
     wrong = Case("spawn_rate", "spawn", "subprocess", "a point", TINY, {"something": "us"})
     assert "us_per_child" in (suite.measure(wrong).failed or "")
 
 
+@pytest.mark.needs("/proc")
 def test_a_worker_that_hangs_is_ended_with_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "TIMEOUT_S", 1)
     hanging = Case("idle", "spawn", "procreactor", "", {"count": 1, "seconds": 1e6}, {})
@@ -120,6 +123,8 @@ def test_an_argument_that_makes_no_sense_is_refused(arguments: list[str]) -> Non
     assert suite_process(*arguments).returncode == 2
 
 
+@pytest.mark.needs("threads")
+@pytest.mark.needs("/proc")
 def test_a_small_run_makes_a_file_a_report_and_a_comparison(tmp_path: Path) -> None:
     kept = tmp_path / "result.json"
     arguments = ["--quick", "--repeats", "1", "--only", "import_time"]

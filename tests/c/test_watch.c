@@ -175,7 +175,7 @@ static void check_watched_once(void)
 
 TEST(a_clone_that_is_refused_and_made_otherwise_watches_once)
 {
-    skip_unless_features(PR_FEATURE_CLONE3 | PR_FEATURE_VFORK);
+    skip_unless_features(PR_FEATURE_CLONE3 | PR_FEATURE_VFORK | PR_FEATURE_PIDFD);
     begin(NULL, "read word; exit 3");
     twin_deny(SYS_clone3, EPERM);
     twin_fail(SYS_clone, 1, EINVAL); /* with a pidfd */

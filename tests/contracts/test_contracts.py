@@ -23,7 +23,7 @@ from contracts.scenario import Record
 from contracts.world import HOSTED, OURS, THEIRS
 
 # The first test of a run waits for the scenarios of all of them.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.needs("threads")]  # some scenarios have some
 
 SCENARIOS = catalogue.load()
 

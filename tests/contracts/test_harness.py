@@ -151,6 +151,7 @@ def rehearse(world: str) -> Mapping[str, Record]:
     return dict(json.loads(line) for line in ended.stdout.splitlines())
 
 
+@pytest.mark.needs("threads")
 def test_a_scenario_that_goes_well_has_a_record(rehearsed: Mapping[str, Record]) -> None:
     assert rehearsed["rehearsal/the same in both"] == {
         "broken laws": [],
@@ -172,6 +173,7 @@ def test_a_scenario_that_goes_well_has_a_record(rehearsed: Mapping[str, Record])
         ("a reactor that is stopped too early", "broken off", "stopped"),
     ],
 )
+@pytest.mark.needs("threads")
 def test_a_scenario_that_comes_to_nothing_says_so(
     rehearsed: Mapping[str, Record], name: str, mishap: str, words: str
 ) -> None:
@@ -180,11 +182,13 @@ def test_a_scenario_that_comes_to_nothing_says_so(
     assert complaints(record, record, {})
 
 
+@pytest.mark.needs("threads")
 def test_a_story_names_the_promises_that_were_broken(rehearsed: Mapping[str, Record]) -> None:
     broken = rehearsed["rehearsal/a promise that is broken"]["broken laws"]
     assert broken == ["processEnded comes once"]
 
 
+@pytest.mark.needs("threads")
 def test_a_difference_of_the_worlds_is_found() -> None:
     theirs, ours = rehearse(THEIRS), rehearse(OURS)
     name = "rehearsal/another exit code"

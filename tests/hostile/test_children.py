@@ -794,6 +794,7 @@ def state_of_thread(number: int) -> str:
     return Path(f"{PROC}/self/task/{number}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+@pytest.mark.needs("threads")
 def test_a_child_that_writes_from_a_page_that_never_comes_holds_who_reads_until_it_is_killed(
     reactor: EPollReactor, gate: Gate
 ) -> None:

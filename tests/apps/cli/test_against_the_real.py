@@ -157,6 +157,7 @@ PARALLEL = [
 
 
 @pytest.mark.parametrize(("line", "stdin"), PARALLEL)
+@pytest.mark.needs("/proc")  # for GNU parallel
 def test_as_gnu_parallel(line: str, stdin: bytes, parallel: list[str], show: Path) -> None:
     assert ours(line, stdin, show) == theirs(parallel, line, stdin, show)
 
@@ -208,7 +209,14 @@ DIFFERENCES = [
 ]
 
 
-@pytest.mark.parametrize(("tool", "line", "stdin", "its", "ours_is"), DIFFERENCES)
+def marks_of(tool: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.needs("/proc")] if tool == "parallel" else []
+
+
+@pytest.mark.parametrize(
+    ("tool", "line", "stdin", "its", "ours_is"),
+    [pytest.param(*case, marks=marks_of(case[0])) for case in DIFFERENCES],
+)
 def test_what_each_does_where_we_differ(
     tool: str,
     line: str,

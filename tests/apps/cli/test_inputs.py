@@ -210,6 +210,7 @@ def test_a_batch_waits_for_its_records_and_keeps_those_it_has() -> None:
         assert inputs.try_next() == (b"a", b"b", b"c")
 
 
+@pytest.mark.needs("threads")
 def test_iterating_waits_for_a_slow_producer() -> None:
     with pipe() as (ours, theirs):
         seen = records(InputPlan(), stdin_fd=ours)
@@ -226,6 +227,7 @@ def test_iterating_waits_for_a_slow_producer() -> None:
         assert list(seen) == []
 
 
+@pytest.mark.needs("threads")
 def test_an_fd_that_does_not_block_is_waited_for_all_the_same() -> None:
     with pipe() as (ours, theirs):
         os.set_blocking(ours, False)

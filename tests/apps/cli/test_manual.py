@@ -61,6 +61,9 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
+by_bash = pytest.mark.needs("/proc")  # its <(...) is a file of /dev/fd
+
+
 @pytest.fixture(scope="session")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("completion") / "procreactor.bash"
@@ -76,6 +79,7 @@ def complete(script: Path, *words: str, before: str = "", cwd: Path | None = Non
     return said.stdout.split()
 
 
+@by_bash
 def test_sub_commands_are_completed(script: Path) -> None:
     assert complete(script, "") == list(COMMANDS)
     assert complete(script, "d") == ["doctor"]
@@ -98,12 +102,14 @@ def test_sub_commands_are_completed(script: Path) -> None:
         (("-j", "4", "echo", ":::", "-"), []),
     ],
 )
+@by_bash
 def test_options_and_values_are_completed_up_to_the_command(
     script: Path, words: tuple[str, ...], offered: list[str]
 ) -> None:
     assert complete(script, "run", *words) == offered
 
 
+@by_bash
 def test_all_options_are_offered(script: Path) -> None:
     assert sorted(complete(script, "run", "-")) == sorted(NAMES)
 
@@ -112,11 +118,13 @@ def test_other_sub_commands_have_no_such_options(script: Path) -> None:
     assert complete(script, "doctor", "--keep") == []
 
 
+@by_bash
 def test_the_command_is_one_in_path(script: Path) -> None:
     assert "printf" in complete(script, "run", "-k", "print")
     assert "printf" in complete(script, "run", "--", "print")
 
 
+@by_bash
 def test_a_directory_is_completed_as_one(script: Path, tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "diary").touch()

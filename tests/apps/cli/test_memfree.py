@@ -55,6 +55,7 @@ def tried() -> list[str]:
 
 @needs_mounts
 @pytest.mark.needs("/proc")
+@pytest.mark.needs("threads")
 def test_what_a_job_wrote_before_it_was_put_back_is_not_printed(tmp_path: Path) -> None:
     """In order, where the job whose turn it is would write through."""
     assert alone(put_back_in_its_turn, str(tmp_path)) == ["begun", "ended"]

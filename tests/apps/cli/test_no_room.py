@@ -96,6 +96,7 @@ def on_a_full_disk(where: str) -> dict[str, Any]:
 
 
 @needs_mounts
+@pytest.mark.needs("threads")
 def test_a_job_waits_for_its_turn_when_the_disk_is_full(tmp_path: Path) -> None:
     found = alone(on_a_full_disk, str(tmp_path))
     assert found == {

@@ -363,6 +363,7 @@ def pipe_reader(fd: int) -> Iterator[bytearray]:
 
 @pytest.mark.parametrize("spilled", [False, True])
 @pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.needs("threads")
 def test_a_pipe_gets_all_whether_it_blocks_or_not(spilled: bool, blocking: bool) -> None:
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, blocking)
@@ -424,6 +425,7 @@ def test_a_reader_who_has_gone_ends_the_output(spilled: bool) -> None:
     os.close(write_fd)
 
 
+@pytest.mark.needs("threads")
 def test_a_reader_who_leaves_while_we_wait_ends_the_output() -> None:
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
@@ -444,6 +446,7 @@ def test_a_reader_who_leaves_while_we_wait_ends_the_output() -> None:
     os.close(write_fd)
 
 
+@pytest.mark.needs("threads")
 def test_a_wait_that_is_ended_by_a_signal_loses_nothing() -> None:
     """What is not taken stays, and its job is not told as written, until it is waited for again."""
     read_fd, write_fd = os.pipe()

@@ -187,5 +187,6 @@ def with_a_pipe_for_stdout(count: int) -> bool:
     return bytes(got) == record * count
 
 
+@pytest.mark.needs("threads")
 def test_records_may_go_to_the_standard_output_that_does_not_block() -> None:
     assert alone(with_a_pipe_for_stdout, 20)

@@ -18,6 +18,8 @@ from benchmarks.adapters.pipes import WrongResult, check_count, pieces_of
 LIBRARIES = ("procreactor", "blocking", "limit", "limit_big", "subprocess", "asyncio")
 CAPABILITIES = ("read_all", "read_lines", "read_streams", "write_all", "ping_pong")
 
+pytestmark = pytest.mark.needs("threads")  # asyncio has one for a child
+
 
 def having(capability: str) -> Any:
     """Give the test each adapter that has *capability*."""

@@ -84,6 +84,7 @@ def test_a_count_that_is_one_off_is_refused() -> None:
         ordered_output.run(adapter, 4, 4096)
 
 
+@pytest.mark.needs("threads")
 def test_a_start_that_fails_is_no_measurement() -> None:
     class Failing:
         def command_line(self, at_once: int, *options: str) -> list[str]:

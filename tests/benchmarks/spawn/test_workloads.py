@@ -66,10 +66,14 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 # The C programs ask the kernel for a pidfd and a table of fds, or do not start a child.
 by_limit = pytest.mark.needs("pidfd", "unshare")
 
+by_proc = pytest.mark.needs("/proc")
+pytestmark = pytest.mark.needs("threads")  # half of the peers have some
 
-def marks_of(workload: str, library: str) -> tuple[pytest.MarkDecorator, ...]:
+
+def marks_of(workload: str, library: str, params: dict[str, Any]) -> list[pytest.MarkDecorator]:
     starts = library in ("limit1", "limit2") and workload in ("spawn_rate", "growth")
-    return (by_limit,) if starts else ()
+    looks = workload in ("idle", "memory") or params.get("what") == "memory"
+    return [by_limit] * starts + [by_proc] * looks
 
 
 def ask(*arguments: str) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def ask(*arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("workload", "library", "params"),
-    [pytest.param(*case, marks=marks_of(*case[:2])) for case in CASES],
+    [pytest.param(*case, marks=marks_of(*case)) for case in CASES],
     ids=[f"{workload}-{library}-{place}" for place, (workload, library, _) in enumerate(CASES)],
 )
 def test_a_workload_gives_its_figures(workload: str, library: str, params: dict[str, Any]) -> None:
@@ -119,6 +123,7 @@ def test_more_fds_than_there_can_be_are_not_possible() -> None:
 
 
 @by_limit
+@by_proc
 def test_more_memory_than_there_is_is_not_possible() -> None:
     answer = ask("spawn", "limit1", "growth", json.dumps(growth("memory", 1e6)))
     assert "memory" in answer["skipped"]
