@@ -9,9 +9,11 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,36 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     needs = {what for mark in item.iter_markers("needs") for what in mark.args}
     if missing := needs & LACKS:
         pytest.skip(f"this world lacks {', '.join(sorted(missing))}")
+
+
+_HAD_NO_THREAD = pytest.StashKey[str]()
+_NO_THREAD = re.compile(
+    r'File "([^"]+)", line .*\n(?:    .*\n)*  File ".*/threading\.py", .* in start\n'
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In the world without threads leave out a test that would have had one, and what it then left.
+
+    Not one that fails because the product wants a thread: where it is to have none, it is marked.
+    """
+    report = yield
+    if "threads" in LACKS and call.excinfo is not None and not report.skipped:
+        found = _NO_THREAD.search(_in_full(call.excinfo))
+        if found and "/procreactor/" not in found[1]:
+            item.stash[_HAD_NO_THREAD] = "this world lacks threads"
+        if reason := item.stash.get(_HAD_NO_THREAD, ""):
+            report.outcome, report.longrepr = "skipped", (str(item.path), 0, reason)
+    return report
+
+
+def _in_full(failure: pytest.ExceptionInfo[BaseException]) -> str:
+    """Its traceback and what it says, which may be the traceback of another process."""
+    own = "".join(traceback.format_exception(failure.value))
+    return own if "can't start new thread" in own else ""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -234,6 +234,7 @@ def test_each_call_that_a_sandbox_denies_is_told_as_what_it_is_for(world: World)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to unmount /proc")
+@pytest.mark.needs("/proc")
 def test_without_proc_what_cannot_be_read_is_unknown_and_not_unlimited() -> None:
     answer = ask_in("no /proc")
     assert (answer.returncode, answer.stderr) == (0, "")

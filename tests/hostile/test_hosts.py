@@ -763,14 +763,20 @@ needs_no_filter = pytest.mark.skipif(
     reason="below a filter nobody enters the strict mode",
 )
 
+
+def marks_of_ending(how: str) -> list[pytest.MarkDecorator]:
+    strict, in_thread = [needs_no_filter] * ("strict" in how), "daemon thread" in how
+    return strict + [pytest.mark.needs("threads")] * in_thread
+
+
 BY_THREADS = "at once", "os._exit in a callback", "run by a daemon thread"
 """Those that are shown without pidfds too, where a thread waits for each child."""
 
 
 @pytest.mark.parametrize(
     ("how", "disable"),
-    [pytest.param(how, "", marks=[needs_no_filter] if "strict" in how else []) for how in ENDINGS]
-    + [(how, "pidfd") for how in BY_THREADS],
+    [pytest.param(how, "", marks=marks_of_ending(how)) for how in ENDINGS]
+    + [pytest.param(how, *WITHOUT_PIDFDS.values, marks=WITHOUT_PIDFDS.marks) for how in BY_THREADS],
 )
 def test_a_host_that_ends_is_silent_and_its_children_live_on(how: str, disable: str) -> None:
     """No traceback, no message, no wait for them; they are neither signalled nor cut off."""
