@@ -289,13 +289,14 @@ const char *pr_stage_text(int stage);
 
 /* --- threads that spawn, for a caller that is not to sleep through an exec --------------------
  *
- * An event loop submits jobs, watches the eventfd, and takes what is finished.  Each job is one
+ * An event loop submits jobs, watches the first fd, and takes what is finished.  Each job is one
  * pr_spawn, made by one of the spawner's threads, in the order of submission with one thread; and,
  * if it so wishes, all that follows until the child has ended.
  *
  *   no threads  Where none are to be had (EPERM: a sandbox that denies libc's clone3 so), the calls do
- *               their work: pr_spawner_submit, pr_spawner_take and pr_spawner_release begin what may
- *               be begun, and wait for its exec.  All else is as described here.
+ *               their work: pr_spawner_submit, pr_spawner_take and pr_spawner_release begin a few of
+ *               the jobs that may be begun, and wait for their execs; so a child inherits from who
+ *               makes that call, all but the mask.  Not for several threads at once, then.
  *
  *   inherited   The child gets the signal mask that the submitting thread had in pr_spawner_submit.
  *               What else Linux keeps by thread (niceness, scheduling, CPU affinity, capabilities,
@@ -362,18 +363,19 @@ struct pr_spawner;
 /* Start `threads` threads, 1 to 64, which keep at most `most` children alive at once (0: any number).
  * Alive is what has begun and is not over: failed, or reaped with both streams at their end, or
  * released.  0, or -errno with *spawner NULL and nothing left: EINVAL (not
- * 1 to 64), ENOMEM, ENOSPC (watches), EMFILE, ENFILE (fds), EAGAIN (no more threads to be had), EPERM (of some, and no more). */
+ * 1 to 64), ENOMEM, ENOSPC (watches), EMFILE, ENFILE (fds), EAGAIN (no more threads to be had), EPERM
+ * (a sandbox). */
 int pr_spawner_open(uint32_t threads, uint32_t most, struct pr_spawner **spawner);
 
-/* The fds of the spawner.  The first, an eventfd or an epoll set, non-blocking, is readable when finished jobs wait to be
- * taken.  While many more jobs wait for the threads it may stay silent until there are a few dozen; who
- * wants them sooner takes them unasked.  It may also be readable once too often, with nothing to be
- * taken.  The other two are of use to nobody else. */
+/* The fds of the spawner.  The first, an eventfd or an epoll set, non-blocking, is readable when finished jobs
+ * wait to be taken.  While many more jobs wait for the threads it may stay silent until there are a few
+ * dozen; who wants them sooner takes them unasked.  It may also be readable once too often, with nothing
+ * to be taken.  The other two are of use to nobody else. */
 void pr_spawner_fds(const struct pr_spawner *spawner, int fds[3]);
 
-/* Hand over one job.  Waits for nothing but the lock, which nobody holds for long.  0, or -errno
- * with *result and ours written as for a child that failed, and no token to be taken: EINVAL at
- * PR_STAGE_REQUEST for a death signal, which would come when the spawner's threads end; ECANCELED
+/* Hand over one job.  Waits for nothing but the lock, which nobody holds for long (but see "no threads").
+ * 0, or -errno with *result and ours written as for a child that failed, and no token to be taken: EINVAL
+ * at PR_STAGE_REQUEST for a death signal, which would come when the spawner's threads end; ECANCELED
  * at PR_STAGE_CANCELLED after pr_spawner_close. */
 int pr_spawner_submit(struct pr_spawner *spawner, struct pr_job *job);
 
@@ -385,7 +387,8 @@ struct pr_taken {
 };
 
 /* Take up to `capacity` finished jobs (at most 64), overwriting *taken with `next` 0; returns how many,
- * its `count`.  Never blocks.  The eventfd stays readable until all have been taken. */
+ * its `count`.  Never blocks (but see "no threads").  The first fd stays readable until all have been
+ * taken. */
 int pr_spawner_take(struct pr_spawner *spawner, struct pr_taken *taken, uint32_t capacity);
 
 /* Have the child of a running job for oneself, as for a signal, or to read what it writes before its

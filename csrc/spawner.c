@@ -48,7 +48,9 @@
  *   - Where a sandbox says EPERM to clone3, glibc makes no thread (it goes on with clone after ENOSYS
  *     only), and forks are made as ever.  There the caller does the work of the threads in its own
  *     calls: it begins jobs as they are submitted and as others make room, and hears of ends as it
- *     takes.  So it watches the set, and the eventfd lies in that, by level.
+ *     takes.  So it watches the set, and the eventfd lies in that, by level.  Who takes until there is
+ *     nothing left is told so before the next look, and a call begins a few jobs at most: else one
+ *     turn of a loop would last until all that waits is done.
  *   - Children run on the stacks of ladder.c, so a thread needs room for pr_spawn alone, a few KiB.
  *     glibc takes the program's thread-local storage out of the same stack, and refuses (EINVAL)
  *     one that is too small for it; then the default size does.
@@ -74,6 +76,7 @@ enum {
     EVENTS = 16,
     MANY_FINISHED = 32,
     FEW_WAITING = 16,
+    FEW_STARTS = 16, /* in one call of a caller who does them himself */
     PART = 68 * 1024, /* of each stream: what a pipe holds, and room to see that it was all */
 };
 
@@ -117,7 +120,8 @@ struct pr_spawner {
     int eventfd;
     atomic_int bell_fd;
     int epoll_fd;
-    bool is_alone; /* no threads are to be had, and the caller does their work */
+    bool is_alone;  /* no threads are to be had, and the caller does their work */
+    bool has_looked; /* and has since been told all that came of it, but not that this was all */
     uint32_t thread_count;
     pthread_t threads[];
 };
@@ -463,7 +467,8 @@ static void give_up(struct pr_spawner *spawner)
         return;
     cancel_waiting(spawner, true);
     hand_over_running(spawner);
-    ring(spawner);
+    if (!spawner->is_alone)
+        ring(spawner);
 }
 
 /* --- the threads ------------------------------------------------------------------------------ */
@@ -549,35 +554,50 @@ static void *work_off(void *opaque)
 
 /* --- or nobody else --------------------------------------------------------------------------- */
 
-static void begin_what_may(struct pr_spawner *spawner)
+/* What is left for the next call keeps the fd readable until then. */
+static void begin_some(struct pr_spawner *spawner)
 {
-    struct pr_job *job;
-    do {
+    for (int i = 0; i < FEW_STARTS; i++) {
         pthread_mutex_lock(&spawner->lock);
-        job = next_job(spawner);
+        struct pr_job *job = next_job(spawner);
         pthread_mutex_unlock(&spawner->lock);
-        if (job)
-            start(spawner, job);
-    } while (job);
+        if (!job)
+            return;
+        start(spawner, job);
+    }
+    pthread_mutex_lock(&spawner->lock);
+    bool announces = may_begin(spawner) && !spawner->announced;
+    spawner->announced = spawner->announced || announces;
+    pthread_mutex_unlock(&spawner->lock);
+    if (announces)
+        announce(spawner);
 }
 
+/* Also when the eventfd is gone: what the set has to tell would keep it readable. */
 static void do_their_work(struct pr_spawner *spawner)
 {
     char *buffer = NULL;
-    pthread_mutex_lock(&spawner->lock);
-    bool has_set = !spawner->is_lost;
-    pthread_mutex_unlock(&spawner->lock);
-    if (has_set)
+    if (is_ours(spawner, spawner->epoll_fd))
         attend(spawner, false, &buffer);
+    else
+        give_up(spawner);
     free(buffer);
-    begin_what_may(spawner);
+    begin_some(spawner);
+}
+
+/* Under the lock, before a take: whether it has a look itself. */
+static bool is_to_look(struct pr_spawner *spawner)
+{
+    bool looks = spawner->is_alone && !spawner->finished.first && !spawner->has_looked;
+    spawner->has_looked = spawner->has_looked || looks;
+    return looks;
 }
 
 /* As a thread that is woken for what may be begun now. */
 static void do_or_ring(struct pr_spawner *spawner, bool rings)
 {
     if (spawner->is_alone)
-        begin_what_may(spawner);
+        begin_some(spawner);
     else if (rings)
         ring(spawner);
 }
@@ -585,6 +605,7 @@ static void do_or_ring(struct pr_spawner *spawner, bool rings)
 static int stay_alone(struct pr_spawner *spawner)
 {
     spawner->is_alone = true;
+    watch_bell(spawner, spawner->bell_fd, EPOLL_CTL_DEL, 0); /* nobody sleeps */
     return watch_bell(spawner, spawner->eventfd, EPOLL_CTL_ADD, EPOLLIN);
 }
 
@@ -658,10 +679,11 @@ int pr_spawner_open(uint32_t threads, uint32_t most, struct pr_spawner **opened)
     *spawner = (struct pr_spawner){
         .lock = PTHREAD_MUTEX_INITIALIZER, .most = most, .eventfd = -1, .bell_fd = -1, .epoll_fd = -1};
     int result = open_fds(spawner);
-    if (result == 0)
+    if (result == 0) {
         result = start_threads(spawner, threads);
-    if (result == -EPERM && spawner->thread_count == 0)
-        result = stay_alone(spawner);
+        if (result == -EPERM && spawner->thread_count == 0)
+            result = stay_alone(spawner);
+    }
     if (result < 0) {
         pr_spawner_close(spawner);
         pr_spawner_free(spawner);
@@ -718,12 +740,17 @@ int pr_spawner_take(struct pr_spawner *spawner, struct pr_taken *taken, uint32_t
     uint32_t count = 0;
     uint64_t written;
     struct pr_job *job;
-    if (spawner->is_alone)
-        do_their_work(spawner);
     pthread_mutex_lock(&spawner->lock);
+    if (is_to_look(spawner)) {
+        pthread_mutex_unlock(&spawner->lock);
+        do_their_work(spawner);
+        pthread_mutex_lock(&spawner->lock);
+    }
     while (count < capacity && count < most && (job = pop(&spawner->finished)))
         taken->tokens[count++] = job->token;
-    if (!spawner->finished.first && spawner->announced)
+    spawner->has_looked = spawner->has_looked && count;
+    bool is_all = !spawner->finished.first && !(spawner->is_alone && may_begin(spawner));
+    if (is_all && spawner->announced)
         spawner->announced = is_ours(spawner, spawner->eventfd)
                              && sys_read(spawner->eventfd, &written, sizeof written) < 0;
     pthread_mutex_unlock(&spawner->lock);

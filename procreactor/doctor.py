@@ -30,7 +30,7 @@ _WITHOUT = {
 _WITHOUT_CGROUP = "no tree kill, and no limits, by cgroup"
 
 _WITHOUT_THREADS = (
-    "each start holds its caller up, in batches too, and there are no ends without pidfds"
+    "batches, if any, hold the caller up at each start; without pidfds no end is told"
 )
 
 _FOR_SHARED_MEMORY = {"unshare", "clone3", "helper"}
@@ -152,7 +152,12 @@ def _cgroup(cgroup: Cgroup | None) -> Iterator[str]:
 
 def _try_spawns() -> int:
     """Start some children, one after the other, and say how long one took."""
-    for outcome in (outcomes := list(run_batch([plan_command(["true"])] * _SPAWNS, at_once=1))):
+    try:
+        outcomes = list(run_batch([plan_command(["true"])] * _SPAWNS, at_once=1))
+    except OSError as error:  # no fd, or no thread because of a limit
+        print(f"No batches can be run: {error}")
+        return 1
+    for outcome in outcomes:
         if outcome.error is not None:
             print(outcome.error)
             return 1

@@ -251,7 +251,7 @@ def test_where_no_threads_can_be_had_it_says_so_and_what_that_costs() -> None:
     assert (answer.returncode, answer.stderr) == (0, "")
     told = lines_of(answer.stdout)["threads"]
     assert told.startswith(
-        "none can be had (a limit, or a sandbox): each start holds its caller up"
+        "none can be had (a limit, or a sandbox): batches, if any, hold the caller up"
     )
     assert "threads" not in lines_of(ask().stdout) or "threads" in LACKS
     assert answer.stdout.splitlines()[-1].startswith("20 times `true`")

@@ -409,7 +409,7 @@ class SpawnerThreads:
         return token in self._jobs
 
     def take(self, deliver: Callable[[int, Result], object]) -> None:
-        """Call *deliver* with token and result of each job that is done. Never blocks.
+        """Call *deliver* with token and result of each job that is done. Waits for none.
 
         With all of GATHERED_OVER nothing is left of the child. Otherwise its `SpawnCall` has what
         is: why it was not started, or pid (-1: reaped), pidfd, and the streams that are open. When

@@ -13,7 +13,7 @@ Facts (csrc/spawner.c):
 - The child gets the signal mask of the thread that submitted it; niceness, CPU affinity and
   namespaces are those of the thread that made the `Spawner`, as they were then.
 - Where a sandbox lets libc make no threads (clone3 fails with EPERM) the calls here do their work:
-  each start blocks the caller, and nothing else differs.
+  each start blocks the caller, and a child has his niceness, affinity and namespaces as of then.
 - A parent death signal is tied to the thread that spawns, so a request with one is refused.
 - After os.fork in the host program the copy has no such threads; a `Spawner` of the original is
   only closed there.
@@ -144,7 +144,7 @@ class Spawner:
         return token, child
 
     def take(self, into: deque[Finish]) -> None:
-        """Append the children that the threads are done with to *into*. Never blocks.
+        """Append the children that the threads are done with to *into*. Waits for nothing.
 
         After an exception of a signal handler the next call goes on; until then what was appended
         stays where it is.

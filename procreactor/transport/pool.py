@@ -1,9 +1,9 @@
 """Many children on one loop: started by native threads, their output collected, each told once.
 
-The loop never waits for an exec, and hears nothing of a child that ends soon but its result:
-threads start it, reap it and read its streams (kernel/spawners.py). What is submitted is started in
-the order of its submission. A start that fails is told like every other end, with an ``error``: one
-command of a thousand that is missing is not the end of the others.
+Where threads can be had, the loop never waits for an exec, and hears nothing of a child that ends
+soon but its result: threads start it, reap it and read its streams (kernel/spawners.py). What is
+submitted is started in the order of its submission. A start that fails is told like every other
+end, with an ``error``: one command of a thousand that is missing is not the end of the others.
 
 A timer claims the children that have lived from one of its ticks to the next: from then on the loop
 reads what they write, as they write it (collected.py), and reaps them. A child that fills a pipe

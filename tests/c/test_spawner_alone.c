@@ -136,6 +136,44 @@ TEST(a_hundred_come_back_once_each_and_none_waits_for_ever)
     do_a_hundred(5);
 }
 
+/* Each call does some of them, and whoever takes all that there is comes to an end. */
+TEST(a_take_is_no_longer_than_a_few_starts)
+{
+    enum { FEW = 16 };
+    uint64_t tokens[MOST_JOBS];
+    int left = MOST_JOBS;
+    skip_unless_features(PR_FEATURE_PIDFD);
+    struct pr_spawner *spawner = open_alone(1);
+    int gate = prepare_waiting(errand);
+    CHECK_INT(submit_kept(spawner, errand), 0);
+    for (int at = 1; at < MOST_JOBS; at++) {
+        memset(&errands[at], 0, sizeof errands[at]);
+        scene_begin(&errands[at].scene, NULL, "/nowhere");
+        CHECK_INT(submit_kept(spawner, &errands[at]), 0);
+    }
+    close_waiting(errand, gate);
+    while (left) {
+        CHECK(is_readable(spawner_fd(spawner), -1));
+        int count = 0, more;
+        while ((more = take_tokens(spawner, tokens + count, MOST_JOBS - (uint32_t)count)) > 0)
+            count += more;
+        CHECK(count <= FEW + 1); /* and the one whose end made room */
+        left -= count;
+    }
+    must_be_over(errand, 4, "out\n", NULL);
+    end_spawner(spawner);
+}
+
+/* Then there is no spawner, as anywhere. */
+TEST(what_is_denied_besides_threads_is_told)
+{
+    struct pr_spawner *spawner;
+    twin_fail(SYS_eventfd2, 1, EPERM);
+    CHECK_INT(pr_spawner_open(2, 0, &spawner), -EPERM);
+    twin_fail(SYS_epoll_create1, 1, EPERM);
+    CHECK_INT(pr_spawner_open(2, 0, &spawner), -EPERM);
+}
+
 TEST(a_release_begins_what_it_makes_room_for)
 {
     struct pr_spawner *spawner = open_alone(1);
@@ -234,6 +272,7 @@ static void lose(int which)
     else
         scene_must_exit(&other->scene, 5);
     CHECK_INT(submit(spawner, other), -EBADF);
+    CHECK(which == 0 || !is_readable(fds[0], 0)); /* or a loop would never rest */
     CHECK_INT(errand->job.told, 0);
     close_waiting(errand, gate);
     CHECK_TEXT(scene_read(scene, 0), "out\n");
@@ -253,7 +292,7 @@ TEST(without_a_watch_of_the_eventfd_nothing_is_left)
 {
     struct pr_spawner *spawner;
     twin_fail(TWIN_THREAD, 1, EPERM);
-    twin_fail(SYS_epoll_ctl, 2, ENOSPC);
+    twin_fail(SYS_epoll_ctl, 3, ENOSPC);
     CHECK_INT(pr_spawner_open(2, 0, &spawner), -ENOSPC);
     CHECK(spawner == NULL);
 }

@@ -310,6 +310,7 @@ def see_twisteds_own_children(kind: str, moment: str) -> list[Any]:
 
 @on_every_reactor
 @at_every_moment
+@pytest.mark.needs("threads")  # nor has Twisted libc's posix_spawn there
 def test_children_of_twisteds_own_class_are_told_of_their_ends(kind: str, moment: str) -> None:
     """One that was over before, one that was started before, and one after, past spawnProcess."""
     are_twisteds, over, before, after, leads = alone(see_twisteds_own_children, kind, moment)
