@@ -432,6 +432,7 @@ def stop_with_a_living_child(kind: str, is_patched: bool) -> list[Any]:
 
 
 @on_every_reactor
+@pytest.mark.needs("threads")
 def test_a_stop_closes_the_pipes_of_living_children_as_twisteds_does(kind: str) -> None:
     """And says so; they are neither signalled nor reaped."""
     lost = ["lost 0", "lost 1", "lost 2", "made"]

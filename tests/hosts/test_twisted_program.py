@@ -469,6 +469,7 @@ def test_a_failed_test_is_trials_exit_status(write: Write, tmp_path: Path) -> No
     assert "'ProcreactorReactor' != 'another'" in ours.stdout
 
 
+@pytest.mark.needs("threads")
 def test_trials_workers_are_children_of_our_reactor(write: Write, tmp_path: Path) -> None:
     """They speak over pipes 3 and 4; what they run on themselves is trial's choice."""
     write("cases.py", CASES)
@@ -874,6 +875,7 @@ def how_to_build() -> list[str]:
 
 
 @pytest.mark.skipif(not build_is_possible(), reason="needs the sources, pip and a C compiler")
+@pytest.mark.needs("threads")
 def test_a_wheel_holds_the_plug_in_and_no_package_called_twisted(tmp_path: Path) -> None:
     """Built from a copy of the sources, which a build writes into; then used, as it is."""
     tree = tmp_path / "tree"

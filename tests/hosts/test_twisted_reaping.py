@@ -526,6 +526,7 @@ def test_such_a_child_is_seen_to_end_in_another_thread(errors: LoggedErrors, own
 
 @forks
 @pytest.mark.parametrize("kind", [process.Process, GroupProcess])
+@pytest.mark.needs("threads")
 def test_such_a_child_without_pipes_is_seen_to_end(
     reactor: Any, gate: Gate, kind: type[process.Process]
 ) -> None:
@@ -672,6 +673,7 @@ FEW = 150
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.needs("threads")
 def test_such_a_child_whose_tracer_holds_it_does_not_make_the_reactor_spin(reactor: Any) -> None:
     end, tracer = build_program("end"), build_program("tracer")
     traced, tracing = Witness(), Witness()
@@ -725,6 +727,7 @@ def test_the_end_of_a_child_that_other_code_reaped_is_told_by_reapallprocesses(
     assert not is_listed(transport)
 
 
+@pytest.mark.needs("threads")
 def test_one_of_twisteds_own_that_other_code_reaped_does_not_make_the_reactor_spin(
     reactor: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -881,6 +884,7 @@ def test_an_exit_costs_nothing_for_the_children_that_live(
     assert ends == {(0, None): MANY - 1, (None, 9): 1}
 
 
+@pytest.mark.needs("threads")
 def test_an_exit_costs_nothing_for_the_children_of_twisteds_own_that_live(
     reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -911,6 +915,7 @@ def test_an_exit_costs_nothing_for_the_children_of_twisteds_own_that_live(
 # --- threads --------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("threads")
 def test_another_thread_may_ask_the_reactor_for_a_child(reactor: Any, how: dict[str, Any]) -> None:
     threads: list[threading.Thread] = []
     note = lambda _: threads.append(threading.current_thread())  # noqa: E731
@@ -969,6 +974,7 @@ def test_reactors_in_several_threads_have_their_own_children(errors: LoggedError
         assert told[code] == {thread}
 
 
+@pytest.mark.needs("threads")
 def test_the_reactors_thread_pool_works_beside_children(reactor: Any) -> None:
     witness = Witness()
     begun = threading.Event()
@@ -1089,6 +1095,7 @@ def what_a_copy_and_its_original_see(what: str, folder: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("what", IN_A_COPY)
+@pytest.mark.needs("threads")
 def test_a_forked_copy_goes_on_with_children_of_its_own(what: str, tmp_path: Path) -> None:
     found = alone(what_a_copy_and_its_original_see, what, str(tmp_path))
     assert found == {

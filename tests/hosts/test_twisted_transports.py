@@ -179,6 +179,7 @@ def test_another_reactor_object_becomes_ours_and_back_as_twisteds_reactor_builde
     assert type(transport) is not process.Process
 
 
+@pytest.mark.needs("threads")
 def test_ours_becomes_another_reactor_and_back(reactor: Any) -> None:
     other = EPollReactor()
     try:

@@ -386,6 +386,7 @@ def test_chain_deferred_fires_the_other_with_the_failure(defer: Any) -> None:
     assert first.result is None
 
 
+@pytest.mark.needs("threads")
 def test_a_long_chain_fired_at_its_end_needs_no_stack(defer: Any) -> None:
     chain = chain_of(defer, 5_000)
     chain[-1].callback("end")

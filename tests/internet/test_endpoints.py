@@ -499,6 +499,7 @@ reactor.run()
 """
 
 
+@pytest.mark.needs("threads")
 def test_a_program_written_for_twisted_prints_the_same() -> None:
     ours = run_program("procreactor", PROGRAM)
     assert ours.endswith("True\n")
