@@ -274,6 +274,7 @@ def test_a_stop_closes_the_pipes_of_children_and_leaves_them_alone(reactor: EPol
 # --- threads --------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("threads")
 def test_call_from_thread_calls_in_the_reactors_thread_in_order(reactor: EPollReactor) -> None:
     made: list[tuple[int, threading.Thread]] = []
 
