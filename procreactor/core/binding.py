@@ -601,7 +601,7 @@ def _spawn_error(spec: SpawnSpec, stage: int, error: int, index: int) -> SpawnEr
         hint = _WATCH_HINTS.get(error, "")
     elif stage in (lib.PR_STAGE_DUP, lib.PR_STAGE_PIPE) and index >= 0:
         redirect = spec.redirects[index]
-        if not redirect.is_pipe:
+        if redirect.source >= 0:
             hint = f"child fd {redirect.child_fd} is mapped to parent fd {redirect.source}"
     elif stage == lib.PR_STAGE_RLIMIT:
         limit = spec.rlimits[index]

@@ -23,6 +23,7 @@ from alone import alone
 from conftest import child_pids
 from held import wait_for
 from programs_build import build_program
+from seccomp import deny, needs_seccomp
 from support import DEADLINE_S, PROC, PYTHON
 
 import procreactor
@@ -606,6 +607,18 @@ def test_standard_error_may_go_where_the_output_goes(merge: int) -> None:
     assert (result.stdout, result.stderr) == (ALL_MIXED, "")
     with pytest.raises(CommandError, match=r"(?s)exit code 3.*out 9\n *err 9"):
         result.check()
+
+
+def hint_of_a_merge_that_has_no_room() -> str:
+    deny("dup3", errno.EMFILE, (1, 2, 0xFFFFFFFF))
+    with pytest.raises(SpawnError, match="dup") as raised:
+        run(["true"], stderr=procreactor.STDOUT, tree=False)
+    return raised.value.hint
+
+
+@needs_seccomp
+def test_what_is_told_of_a_merge_that_fails_names_no_fd_that_there_is_not() -> None:
+    assert "-3" not in alone(hint_of_a_merge_that_has_no_room)
 
 
 def test_both_streams_may_go_into_one_file(tmp_path: Path) -> None:
