@@ -108,7 +108,7 @@ CALLS: Mapping[str, Call] = {
 }
 
 LIBC_CALLS: Mapping[str, Call] = {
-    **dict.fromkeys(("clone", "clone3"), ((EAGAIN,), ("exit watch", ""))),  # a thread
+    "clone3": ((EAGAIN,), ("exit watch", "")),  # a thread
     "faccessat2": ((EACCES, ENOSYS), ("cgroup",)),
     "flock": ((ENOLCK, EAGAIN, EINTR), ("cgroup",)),
     "getdents64 cgroup": ((), ()),
@@ -190,11 +190,14 @@ ELSEWHERE: Mapping[str, Call] = {
 }
 """Those of them that are made where the kernel denies others (tests/worlds)."""
 
+LIBC_ELSEWHERE: Mapping[str, Call] = {"clone": LIBC_CALLS["clone3"]}
+"""As `ELSEWHERE`, when libc makes them."""
+
 
 def find_call(site: str, name: str) -> Call | None:
     """Return what the call may say there; None: it is not known to be made."""
-    if site == "libc" and name in LIBC_CALLS:
-        return LIBC_CALLS[name]
+    if site == "libc" and (name in LIBC_CALLS or name in LIBC_ELSEWHERE):
+        return LIBC_CALLS.get(name) or LIBC_ELSEWHERE[name]
     if site not in ("core", "libc") and name == "close":
         return (), ()  # nobody could close it (supervision.py); tests/c strikes it
     return CALLS.get(name) or ELSEWHERE.get(name)

@@ -144,7 +144,9 @@ def test_what_is_queued_for_a_child_that_is_gone_is_dropped(seen: Asked) -> None
 def test_a_pipe_that_was_closed_before_is_no_hindrance_and_its_number_is_anothers(
     seen: Asked,
 ) -> None:
-    child = seen.start("read x; exit 0")
+    child = seen.start("kill -STOP $$; exit 0")
+    assert child.pid is not None
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)  # and so it lives until it is told
     number = child.pipes[0].fileno()
     child.close_pipe(0)
     seen.run_until(lambda: ("pipe lost", 0) in seen.told)
@@ -152,6 +154,7 @@ def test_a_pipe_that_was_closed_before_is_no_hindrance_and_its_number_is_another
     if stranger != number:
         os.dup2(stranger, number, inheritable=False)
         os.close(stranger)
+    child.send_signal(signal.SIGCONT)
     wait_dead(child)
     seen.run_until(lambda: seen.ended)
     assert seen.together[-1] is True
