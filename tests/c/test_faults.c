@@ -224,7 +224,7 @@ static const struct consequence {
 } consequences[] = {
 #define REFUSALS {ENOSYS, EPERM, EINVAL}
     {TWIN_PARENT, SYS_pipe2, {PR_STAGE_PIPE, PR_STAGE_REPORT}, {0}},
-    {TWIN_PARENT, SYS_fcntl, {PR_STAGE_PIPE}, {0}},
+    {TWIN_PARENT, SYS_fcntl, {PR_STAGE_PIPE, PR_STAGE_NONE}, {0}},
     {TWIN_PARENT, SYS_epoll_ctl, {PR_STAGE_WATCH, PR_STAGE_NONE}, {0}},
     {TWIN_PARENT, SYS_mmap, {PR_STAGE_CLONE}, {0}},
     {TWIN_PARENT, SYS_mprotect, {PR_STAGE_CLONE}, {0}},
@@ -307,8 +307,9 @@ static int first_calls(const struct blow *blow)
         return count_pipes() + is_watched;
     case SYS_dup3: /* then the report's */
         return count_moved();
-    case SYS_fcntl: /* in the child: of what stays where it is; then the report's lock */
-        return blow->side == TWIN_CHILD ? (int)scene.request.fd_count - count_moved() : INT_MAX;
+    case SYS_fcntl: /* in the child: of what stays where it is; then the report's lock, which a parent asks
+                     * for that has to wait long */
+        return blow->side == TWIN_CHILD ? (int)scene.request.fd_count - count_moved() : count_pipes();
     case SYS_close_range: /* then those that close */
         return !!(scene.result.mode & PR_FEATURE_UNSHARE);
     case SYS_prctl:
