@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # As a path, not as a finder: that takes each start of Python 15 ms, and the tests start thousands.
 EDITABLE := --config-settings editable_mode=compat --editable
+# Else each of these starts would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 CORE := setup.py pyproject.toml procreactor/core/_build.py $(wildcard csrc/*.c csrc/*.h)
 
 .DEFAULT_GOAL := help

@@ -17,13 +17,15 @@ from __future__ import annotations
 import gc
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from types import FunctionType, ModuleType
 from typing import IO, Any
 
 from support import PYTHON
@@ -78,14 +80,63 @@ def _kill_session(pid: int) -> None:
         pass
 
 
+class _Said:
+    """All that is said of tests: whatever the name and the arguments, a test stays as it is."""
+
+    def __getattr__(self, name: str) -> _Said:
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if args and isinstance(args[0], FunctionType | type) else self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+class _Pytest(ModuleType):
+    """Stands in for pytest until more is asked of it, since that takes 0.15 s to import.
+
+    A function that is run alone hardly ever does; its file has marks and fixtures for the others.
+    """
+
+    mark = fixture = param = _Said()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.load(), name)
+
+    def load(self) -> ModuleType:
+        if sys.modules["pytest"] is self:
+            del sys.modules["pytest"]
+        return import_module("pytest")
+
+
+def _import(path: str) -> ModuleType:
+    """Import a test file, which needs no name; from its cache where there is one."""
+    sys.modules["pytest"] = pytest = _Pytest("pytest")
+    spec = spec_from_file_location("alone_here", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if any(_asks_more(value) for value in vars(module).values()):
+        pytest.load()
+    return module
+
+
+def _asks_more(value: object) -> bool:
+    """Whether it is a function, and no test, that will want pytest: where there may be no fd left."""
+    is_function = isinstance(value, FunctionType) and not value.__name__.startswith("test_")
+    return is_function and "pytest" in value.__code__.co_names
+
+
 def _main(path: str, name: str, args: str, result_fd: str) -> None:
-    from conftest import child_pids, open_fds  # imports pytest, which the caller has no use for
+    from leftovers import child_pids, open_fds
 
     from procreactor.core import binding
 
     fd = int(result_fd)
     os.set_inheritable(fd, False)
-    function = runpy.run_path(path)[name]
+    function = getattr(_import(path), name)
     binding.reserve()
     fds = open_fds()
     result = function(*json.loads(args))

@@ -14,36 +14,13 @@ import signal
 import threading
 import traceback
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
-from support import LACKS, PROC, let_waiting_threads_end
+from leftovers import child_pids, open_fds
+from support import LACKS
 
 from procreactor.core import binding
 from procreactor.kernel import children
-
-
-def open_fds() -> dict[int, str]:
-    """Every open fd with what it refers to."""
-    let_waiting_threads_end()
-    found = {}
-    for name in os.listdir(f"{PROC}/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"{PROC}/self/fd/{name}")
-        except FileNotFoundError:
-            pass  # the directory itself, or closed by a thread that is just ending
-    return found
-
-
-def child_pids() -> set[int]:
-    """Every child of this process, zombies included."""
-    pids: set[int] = set()
-    for task in Path(PROC, "self/task").iterdir():
-        try:
-            pids.update(int(pid) for pid in (task / "children").read_text().split())
-        except (FileNotFoundError, ProcessLookupError):
-            pass  # a thread that is just ending
-    return pids
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from alone import alone
-from conftest import child_pids, open_fds
 from held import wait_for
+from leftovers import child_pids, open_fds
 from programs_build import build_program
 from support import PROC, Recorder, make_reactor, run_until
 from ways import WITHOUT_PIDFDS

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import child_pids
 from held import wait_for
+from leftovers import child_pids
 from programs_build import build_program
 from seccomp import deny, needs_seccomp
 from support import DEADLINE_S, PROC, PYTHON

@@ -228,11 +228,11 @@ def _echo_much(stage: Stage) -> None:
     def talk(transport: Any, protocol: Recorder) -> None:
         transport.write(MUCH[:100_000])
         transport.writeSequence([MUCH[100_000:200_000], MUCH[200_000:]])
+        transport.writeToChild(3, b"never read\n")  # before a turn, in which a struck child may end
         transport.pauseProducing()
         stage.reactor.iterate(0)
         transport.resumeProducing()
         transport.closeStdin()
-        transport.writeToChild(3, b"never read\n")
         run_until(stage.reactor, lambda: len(protocol.out) >= len(MUCH) or protocol.ended)
         transport.closeChildFD(3)
 

@@ -13,9 +13,9 @@ import resource
 import signal
 from typing import Any
 
-from conftest import open_fds
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
+from leftovers import open_fds
 from support import Recorder, make_reactor, run_until
 
 from procreactor.errors import SpawnError

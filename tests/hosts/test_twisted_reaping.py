@@ -25,7 +25,6 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import open_fds
 from hosts.hosted import (
     HOW,
     SHELL,
@@ -40,6 +39,7 @@ from hosts.hosted import (
     take_apart,
     wait_for_zombie,
 )
+from leftovers import open_fds
 from programs_build import build_program
 from support import DEADLINE_S, LACKS, PROC, run_until
 from twisted.internet import process

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import child_pids, open_fds
 from hosts.hosted import (
     HOW,
     SHELL,
@@ -35,6 +34,7 @@ from hosts.hosted import (
     take_apart,
     wait_for_zombie,
 )
+from leftovers import child_pids, open_fds
 from support import run_until
 from twisted.internet import error, process, utils
 from twisted.internet import reactor as stock_reactor

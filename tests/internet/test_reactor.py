@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import open_fds
+from leftovers import open_fds
 from support import DEADLINE_S, PROC, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
 
 from procreactor.internet.defer import Deferred

@@ -26,8 +26,8 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import child_pids, open_fds
 from fdtables import room_for
+from leftovers import child_pids, open_fds
 from support import Recorder, make_reactor, run_until, spawn_and_finish
 from ways import NOBODY, WAYS, finish_on, on_every_way, on_way, spawn_on
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import child_pids, open_fds
 from held import held_copy, wait_for
 from interrupted import interrupt_each_line, interrupted_before
+from leftovers import child_pids, open_fds
 from programs_build import build_program
 from support import DEADLINE_S, PROC, PYTHON
 from ways import WITHOUT_PIDFDS

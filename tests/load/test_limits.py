@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import child_pids, open_fds
+from leftovers import child_pids, open_fds
 from load.room import groups, needs_pidfds
 from load.talkers import Talker, Typist, end_all, faults, talk
 from mounts import mount, needs_mounts, private_mounts, unmount

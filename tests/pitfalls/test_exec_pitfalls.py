@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import child_pids, open_fds
 from held import held_copy
+from leftovers import child_pids, open_fds
 from seccomp import deny
 from support import Recorder, make_reactor, run_until, spawn_and_finish
 from ways import NOBODY, finish_on, on_every_way, on_way, spawn_on

@@ -33,8 +33,8 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import child_pids, open_fds
 from held import wait_for
+from leftovers import child_pids, open_fds
 from seccomp import deny, needs_seccomp
 from support import LACKS, PROC, Recorder, make_reactor, run_until, spawn_and_finish
 from ways import WITHOUT_PIDFDS, finish_on, on_every_way, on_way, spawn_on

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import child_pids, open_fds
 from held import wait_for
+from leftovers import child_pids, open_fds
 from support import DEADLINE_S, PROC
 from watched import watched_by_kernel
 

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from alone import alone
-from conftest import child_pids
+from leftovers import child_pids
 from support import PYTHON
 from woods import Grown, grown, living, new_mark, tree_spec, wait_gone
 

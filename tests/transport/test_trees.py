@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 from alone import alone
-from conftest import child_pids, open_fds
 from held import wait_for
+from leftovers import child_pids, open_fds
 from support import PROC, PYTHON
 from woods import Grown, grown, homes, living, new_mark, tree_spec, wait_gone
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from alone import alone
-from conftest import open_fds
 from fulldisk import fill, small_disk
 from hypothesis import given
 from hypothesis import strategies as st
+from leftovers import open_fds
 from mounts import needs_mounts
 
 from procreactor.apps.cli import held as held_module

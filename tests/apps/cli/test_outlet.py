@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import open_fds
+from leftovers import open_fds
 
 from procreactor.apps.cli.outlet import Outlet
 

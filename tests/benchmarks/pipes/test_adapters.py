@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import child_pids
+from leftovers import child_pids
 
 from benchmarks import build
 from benchmarks.adapters.pipes import WrongResult, check_count, pieces_of
