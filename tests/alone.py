@@ -25,6 +25,7 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import IO, Any
 
@@ -111,9 +112,9 @@ class _Pytest(ModuleType):
 
 
 def _import(path: str) -> ModuleType:
-    """Import a test file, which needs no name; from its cache where there is one."""
+    """Import a test file under its own name; from its cache where there is one."""
     sys.modules["pytest"] = pytest = _Pytest("pytest")
-    spec = spec_from_file_location("alone_here", path)
+    spec = spec_from_file_location(Path(path).stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = module_from_spec(spec)
@@ -124,7 +125,7 @@ def _import(path: str) -> ModuleType:
 
 
 def _asks_more(value: object) -> bool:
-    """Whether it is a function, and no test, that will want pytest: where there may be no fd left."""
+    """Whether it is a function, and no test, that uses pytest: later there may be no fd for it."""
     is_function = isinstance(value, FunctionType) and not value.__name__.startswith("test_")
     return is_function and "pytest" in value.__code__.co_names
 
