@@ -435,7 +435,7 @@ class Home:
         group = None
         try:
             group = Cgroup(path)
-            os.stat("cgroup.procs", dir_fd=group.fd)  # births are some 4 us faster, see above
+            os.path.exists(f"{path}/cgroup.procs")  # births are some 4 us faster, see above
             group.set_limits(limits or {})
         except BaseException:
             if group is not None:
