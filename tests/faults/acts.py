@@ -18,7 +18,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from ways import WAYS
 from procreactor.apps.batch import Outcome, plan_command, run_batch
 from procreactor.errors import SpawnError
 from procreactor.internet.epollreactor import EPollReactor
+from procreactor.internet.error import ProcessExitedAlready
 from procreactor.kernel import cgroups, users
 from procreactor.kernel.cgroups import Cgroup
 from procreactor.transport.passage import Passage
@@ -55,6 +56,9 @@ class Stage:
     reactor: Any
     may_lose: bool = False
     """The error says that nobody is at the other side: what is on its way is lost."""
+
+    may_miss: bool = False
+    """A signal by number is refused: where it is one of several, that is not told."""
 
     refusals: list[Refusal] = field(default_factory=list)
     logged: list[Refusal] = field(default_factory=list)
@@ -101,9 +105,9 @@ class _Log(logging.Handler):
 
 
 @contextmanager
-def stage_for(act: Act, may_lose: bool = False) -> Iterator[Stage]:
+def stage_for(act: Act, may_lose: bool = False, may_miss: bool = False) -> Iterator[Stage]:
     """A stage with what *act* wants."""
-    stage = Stage(None, may_lose)
+    stage = Stage(None, may_lose, may_miss)
     log, logger = _Log(stage.logged), logging.getLogger("procreactor")
     logger.addHandler(log)
     threading.excepthook = log.note_end
@@ -318,8 +322,9 @@ def _fell(stage: Stage, protocol: Recorder, blow: Callable[[], object]) -> bool:
         note_refusal(stage, error)
         has_felled = False
     with aside():
-        if not has_felled:
-            blow()
+        if not has_felled or stage.may_miss:
+            with suppress(ProcessLookupError, ProcessExitedAlready):
+                blow()
         run_until(stage.reactor, lambda: protocol.ended)
     _check_order(protocol, 3)
     return has_felled
