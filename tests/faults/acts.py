@@ -325,6 +325,7 @@ def _fell(stage: Stage, protocol: Recorder, blow: Callable[[], object]) -> bool:
         if not has_felled or stage.may_miss:
             with suppress(ProcessLookupError, ProcessExitedAlready):
                 blow()
+            protocol.transport.closeStdin()  # ends who has lost his leader, and is not found
         run_until(stage.reactor, lambda: protocol.ended)
     _check_order(protocol, 3)
     return has_felled
