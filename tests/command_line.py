@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,18 @@ RUN = [PYTHON, "-X", "dev", "-W", "error", "-m", "procreactor", "run"]
 
 
 def environment(home: Path) -> dict[str, str]:
-    """One in which nothing of the user's counts."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "SHELL": "/bin/sh", "LC_ALL": "C.UTF-8"}
+    """One in which nothing of the user's counts.
+
+    GNU parallel has a shell start its jobs, by itself that which it was started from, and the log
+    has the job's own end where that is a shell which becomes the last command that it runs.
+    """
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "SHELL": "/bin/sh",
+        "PARALLEL_SHELL": shutil.which("bash") or "/bin/sh",
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from command_line import environment
 from support import LACKS
 
 __all__ = ["needs_parallel", "parallel"]
@@ -28,7 +28,7 @@ def parallel(where: Path, *args: str, given: bytes = b"") -> subprocess.Complete
     return subprocess.run(
         ["parallel", "--will-cite", *args],
         cwd=where,
-        env={"PATH": os.environ["PATH"], "HOME": str(where), "SHELL": "/bin/sh"},
+        env=environment(where),
         input=given,
         capture_output=True,
         check=False,
