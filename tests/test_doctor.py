@@ -246,6 +246,7 @@ def test_without_proc_what_cannot_be_read_is_unknown_and_not_unlimited() -> None
 
 
 @needs_seccomp
+@pytest.mark.needs("pidfd")
 def test_where_no_threads_can_be_had_it_says_so_and_what_that_costs() -> None:
     answer = ask_in("clone3: EPERM")
     assert (answer.returncode, answer.stderr) == (0, "")
