@@ -27,6 +27,15 @@ _WITHOUT = {
 }
 """What is done instead of each feature."""
 
+_DENIED = {
+    "pidfd_open": "processes of a tree go by number, as do children of others, for each of which a"
+    " thread waits",
+    "pidfd_send_signal": "signals by number: a stranger's, where other code has just reaped the"
+    " child",
+    "waitid": "no child can be reaped: all become zombies, and how they ended is not told",
+}
+"""What it means that one of these is denied."""
+
 _WITHOUT_CGROUP = "no tree kill, and no limits, by cgroup"
 
 _WITHOUT_THREADS = (
@@ -72,6 +81,9 @@ def report(facts: Facts) -> Iterator[str]:
             yield _line(name, "in use")
         else:
             yield _line(name, f"OFF ({_why_off(name, facts)}): {instead}")
+    for name, meaning in _DENIED.items():
+        if name in facts.denied:
+            yield _line(name, f"DENIED (the kernel or a sandbox refuses it): {meaning}")
     yield ""
     yield "Limits"
     yield _line("open files", f"{_limit(facts.open_files)}{_room(facts.open_files)}")
@@ -160,6 +172,9 @@ def _try_spawns() -> int:
     for outcome in outcomes:
         if outcome.error is not None:
             print(outcome.error)
+            return 1
+        if outcome.status is None or outcome.status.code is None:
+            print("How a child ended cannot be told")
             return 1
     median_ms = statistics.median(outcome.duration_s for outcome in outcomes) * 1e3
     print(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from alone import alone
 from load.room import raise_open_files
-from seccomp import needs_seccomp
+from seccomp import deny, needs_seccomp
 from support import LACKS
 from worlds.catalogue import World, worlds
 
@@ -85,6 +85,13 @@ PRICES = {
     "clone3": "clone, and some more system calls in each child; no CLONE_INTO_CGROUP",
     "close_range": "a sweep over /proc/self/fd in each child",
     "helper": "with uid= or gid=, fork: such a spawn grows with the memory of this process",
+}
+DENIALS = {
+    "pidfd_open": "processes of a tree go by number, as do children of others, for each of which a"
+    " thread waits",
+    "pidfd_send_signal": "signals by number: a stranger's, where other code has just reaped the"
+    " child",
+    "waitid": "no child can be reaped: all become zombies, and how they ended is not told",
 }
 FOR_VFORK_ONLY = {"unshare", "clone3", "helper"}
 
@@ -231,6 +238,36 @@ def test_each_call_that_a_sandbox_denies_is_told_as_what_it_is_for(world: World)
     assert off == (world.lacks | LACKS) & set(PRICES)
     for name in off:
         assert told[name] == f"OFF (the kernel or a sandbox refuses it): {PRICES[name]}"
+    denied = (world.lacks | LACKS) & set(DENIALS)
+    assert denied == set(DENIALS) & set(told)
+    for name in denied:
+        assert told[name] == f"DENIED (the kernel or a sandbox refuses it): {DENIALS[name]}"
+    assert off or denied
+
+
+@needs_seccomp
+def test_where_no_child_can_be_reaped_it_says_so_and_fails() -> None:
+    told, code = alone(doctor_without_waits)
+    denied = f"DENIED (the kernel or a sandbox refuses it): {DENIALS['waitid']}"
+    assert lines_of(told)["waitid"] == denied
+    assert (told.splitlines()[-1], code) == ("How a child ended cannot be told", 1)
+
+
+def doctor_without_waits() -> tuple[str, int]:
+    """In a copy that ends like this, as its children can be waited for by nobody."""
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        deny("waitid", errno.EPERM)
+        os.dup2(write_fd, 1)
+        sys.stdout = os.fdopen(1, "w")
+        code = doctor.run()
+        sys.stdout.flush()
+        os._exit(code)
+    os.close(write_fd)
+    with open(read_fd) as said:
+        told = said.read()
+    return told, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to unmount /proc")

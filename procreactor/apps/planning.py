@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from procreactor.apps.commands import Argument, Command, File, Limits
+from procreactor.kernel.fds import Fds
 from procreactor.model import AS_STDOUT, PipeEnd, Redirect, RlimitSetting, SpawnSpec
 from procreactor.transport import environments
 from procreactor.transport.request import (
@@ -71,7 +72,8 @@ class Planner:
         self._rlimits: Sequence[RlimitSetting] = plan_rlimits(rlimits or {}, "limits.rlimits")
         self._own_env = environments.plan(self._env, "env")  # or what is wrong with it
         self._searched: tuple[bytes, object, tuple[bytes, ...]] = (b"", None, ())
-        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._fds = Fds()
+        self._null = self._fds.open(os.open, os.devnull, os.O_RDWR | os.O_CLOEXEC)
         out, err = (PipeEnd.WE_READ, PipeEnd.WE_READ) if capture else (1, 2)
         self._rows = {
             (has_input, is_merged): (
@@ -85,9 +87,8 @@ class Planner:
 
     def close(self) -> None:
         """Let go of /dev/null. Idempotent."""
-        if self._null >= 0:
-            os.close(self._null)
-            self._null = -1
+        self._null = -1
+        self._fds.close()
 
     def plan(self, command: Command) -> Plan:
         """Return the plan of one start of *command*; the caller closes it."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from procreactor.errors import SpawnError, spawn_error
 from procreactor.internet.process import ChildTransport, Process, PTYProcess
-from procreactor.kernel.fds import close_fd
+from procreactor.kernel.fds import Fds
 from procreactor.kernel.ptys import PtyPair, PtyRoom, open_pty
 from procreactor.kernel.users import resolve_identity
 from procreactor.loop.eventloop import EventLoop
@@ -211,8 +211,9 @@ def _cgroup(cgroup: Any) -> Iterator[int]:
         yield plan_int(cgroup, "cgroup", 0, _FD_MAX)
     else:
         name = encode_path(cgroup, "cgroup")
+        fds = Fds()
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = fds.open(os.open, name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise spawn_error(error.errno or 0, "cgroup", name) from None
         try:
@@ -222,7 +223,7 @@ def _cgroup(cgroup: Any) -> Iterator[int]:
                 error.filename = os.fsdecode(name)
             raise
         finally:
-            close_fd(fd)
+            fds.close()
 
 
 def _start_on_pty(

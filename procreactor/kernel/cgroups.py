@@ -45,12 +45,13 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
 from procreactor.kernel import processes
-from procreactor.kernel.fds import close_fd, is_shortage, read_file
+from procreactor.kernel.fds import Fds, is_shortage, read_file
 from procreactor.model import ProcessRow
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
 ]
 
 _PREFIX = "procreactor-"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 32
 """So many pidfds are open at once while a group is signalled."""
 
@@ -162,21 +164,18 @@ class Cgroup:
     *at_once* False: kill without cgroup.kill, as before Linux 5.14.
     """
 
-    __slots__ = ("_at_once", "_events_fd", "fd", "is_spent", "path")
+    __slots__ = ("_at_once", "_events_fd", "_fds", "fd", "is_spent", "path")
 
     def __init__(self, path: str, *, at_once: bool = True) -> None:
-        self.fd = self._events_fd = -1
+        self._fds = Fds()
         self.path = path
         self._at_once = at_once
         self.is_spent = False
         """Whether who is born into it may be killed at once, see above."""
 
-        try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._events_fd = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
-        except BaseException:
-            self.close()
-            raise
+        self.fd = self._fds.open(os.open, path, _DIRECTORY)
+        inside = partial(os.open, dir_fd=self.fd)
+        self._events_fd = self._fds.open(inside, "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
 
     def is_populated(self) -> bool:
         """Whether a process lives in it or below; one system call."""
@@ -223,13 +222,17 @@ class Cgroup:
         OSError where there is no fd to be had to look, or no memory.
         """
         found: list[int] = []
-        try:
-            # It, and what a child with the right to has made below.
-            for *_, folder_fd in os.fwalk(".", dir_fd=self.fd, onerror=_raise_shortage):
-                found += _read_members(folder_fd)
-        except OSError as error:
-            if is_shortage(error):
-                raise  # else it is removed by now
+        folders = ["."]  # and what a child with the right to has made below
+        while folders:
+            folder = folders.pop()
+            try:
+                pids, below = _read_folder(folder, self.fd)
+            except OSError as error:
+                if is_shortage(error):
+                    raise
+                continue  # removed by now
+            found += pids
+            folders += [f"{folder}/{name}" for name in below]
         return found
 
     def signal(self, number: int) -> dict[int, int]:
@@ -260,12 +263,13 @@ class Cgroup:
         """A pidfd first, then a look whether the number is still in the group, then the signal."""
         sent = {}
         refused: OSError | None = None
+        fds = Fds()
         pidfds: dict[int, int] = {}
         rows: dict[int, ProcessRow | None] = {}
         try:
             for pid in pids:
                 try:
-                    pidfds[pid] = os.pidfd_open(pid)
+                    pidfds[pid] = fds.open(os.pidfd_open, pid)
                 except ProcessLookupError:
                     continue
                 except OSError:  # a sandbox: by number, if it is still that of who was in the group
@@ -284,9 +288,7 @@ class Cgroup:
                 except PermissionError as error:
                     refused = error
         finally:
-            for pidfd in pidfds.values():
-                if pidfd >= 0:
-                    close_fd(pidfd)
+            fds.close()
         if refused is not None and not sent:
             raise refused
         return sent
@@ -367,10 +369,8 @@ class Cgroup:
 
     def close(self) -> None:
         """Close the fds. Idempotent."""
-        for fd in (self.fd, self._events_fd):
-            if fd >= 0:
-                close_fd(fd)
         self.fd = self._events_fd = -1
+        self._fds.close()
 
 
 def _raise(error: OSError) -> None:
@@ -378,9 +378,16 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _raise_shortage(error: OSError) -> None:
-    if is_shortage(error):
-        raise error
+def _read_folder(path: str, folder_fd: int) -> tuple[list[int], list[str]]:
+    """Return who is in the group at *path*, and the names of those below. OSError."""
+    fds = Fds()
+    try:
+        fd = fds.open(partial(os.open, dir_fd=folder_fd), path, _DIRECTORY)
+        with os.scandir(fd) as entries:
+            below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return _read_members(fd), below
+    finally:
+        fds.close()
 
 
 def _read_members(folder_fd: int) -> list[int]:
@@ -394,11 +401,12 @@ def _read_members(folder_fd: int) -> list[int]:
 
 
 def _write(path: str, text: str, folder_fd: int | None = None) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder_fd)
+    fds = Fds()
     try:
+        fd = fds.open(partial(os.open, dir_fd=folder_fd), path, os.O_WRONLY | os.O_CLOEXEC)
         os.write(fd, text.encode("ascii"))
     finally:
-        close_fd(fd)
+        fds.close()
 
 
 def remove(path: str) -> bool:
@@ -412,12 +420,15 @@ def remove(path: str) -> bool:
 
 
 class Home:
-    """A directory of this process's own, *path*, for groups; `close` it. *own* is its own group."""
+    """A directory of this process's own, *path*, for groups; `close` it. *own* is its own group.
 
-    def __init__(self, path: str, own: str, fd: int) -> None:
+    *fds* are the lock of it.
+    """
+
+    def __init__(self, path: str, own: str, fds: Fds) -> None:
         self.path = path
         self.own = own
-        self._fd = fd
+        self._fds = fds
         self._numbers = itertools.count()
 
     def freezes_with_us(self) -> bool:
@@ -464,9 +475,7 @@ class Home:
 
     def abandon(self) -> None:
         """Close the fd, and leave the directory to whose it is: in a forked copy. Idempotent."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            close_fd(fd)
+        self._fds.close()
 
 
 # --- where a home can be --------------------------------------------------------------------------
@@ -561,19 +570,20 @@ def _was_delegated(path: str) -> bool:
 def _make_home(parent: str, own: str, cgroups: str, controllers: Collection[str]) -> Home:
     _check_controllers(parent, cgroups, controllers)
     _tidy(parent)
-    path, fd = _make_locked(parent, controllers)
+    fds = Fds()
+    path = _make_locked(parent, controllers, fds)
     try:
         _enable(path, controllers)
         _check_use(path, own, controllers)
+        return Home(path, own, fds)
     except BaseException:
-        close_fd(fd)
+        fds.close()
         remove(path)
         raise
-    return Home(path, own, fd)
 
 
-def _make_locked(parent: str, controllers: Collection[str]) -> tuple[str, int]:
-    """Return a new directory below *parent*, and an fd that holds its lock; SpawnError."""
+def _make_locked(parent: str, controllers: Collection[str], fds: Fds) -> str:
+    """Return a new directory below *parent*, with its lock among *fds*; SpawnError."""
     for _ in range(_TRIES):
         path = f"{parent}/{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
         try:
@@ -581,32 +591,30 @@ def _make_locked(parent: str, controllers: Collection[str]) -> tuple[str, int]:
         except OSError as error:
             raise _refusal(error.errno or 0, controllers, parent, _NO_GROUP) from None
         try:
-            fd = _lock(path)
+            is_ours = _lock(path, fds)
         except OSError as error:  # EMFILE, say
             remove(path)
             raise _refusal(error.errno or 0, controllers, path, "") from None
-        if fd >= 0 and os.path.exists(path):
-            return path, fd
-        if fd >= 0:
-            close_fd(fd)
+        if is_ours and os.path.exists(path):
+            return path
+        fds.close()
     raise _refusal(errno.EAGAIN, controllers, parent, "others remove it as soon as it is made")
 
 
-def _lock(path: str) -> int:
-    """Return an fd that holds the lock of a directory; -1 where another has it, or it is gone."""
+def _lock(path: str, fds: Fds) -> bool:
+    """Have *fds* hold the lock of a directory; return False where another does, or it is gone."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = fds.open(os.open, path, _DIRECTORY)
     except FileNotFoundError:
-        return -1
+        return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        close_fd(fd)
-        return -1
-    except BaseException:
-        close_fd(fd)
+        return False
+    except OSError:
+        fds.close()
         raise
-    return fd
+    return True
 
 
 def _check_controllers(parent: str, cgroups: str, controllers: Collection[str]) -> None:
@@ -690,13 +698,13 @@ def _tidy(parent: str) -> None:
 
 
 def _remove_unlocked(path: str) -> None:
-    fd = _lock(path)
-    if fd < 0:
-        return  # its owner lives
+    fds = Fds()
     try:
+        if not _lock(path, fds):
+            return  # its owner lives
         for folder in os.scandir(path):
             if folder.is_dir():
                 remove(folder.path)  # unless somebody lives in it
         remove(path)
     finally:
-        close_fd(fd)
+        fds.close()

@@ -396,13 +396,18 @@ def open_exit_fd(pid: int) -> int:
     EAGAIN: no thread to be had).
     """
     if "pidfd" in in_use():
+        fds: list[int] = []
         try:
-            return os.pidfd_open(pid)
+            fds.extend(map(os.pidfd_open, (pid,)))  # as below
+            return fds[0]
         except ProcessLookupError:
             raise
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EPERM):
                 raise spawn_error(error.errno or 0, "exit watch") from error
+        except BaseException:
+            _close_all(fds)
+            raise
     return _watch_by_thread(pid)
 
 

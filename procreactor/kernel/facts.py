@@ -1,4 +1,6 @@
-"""What this machine and its limits are: read, or tried on a pipe and a thread, and never changed.
+"""What this machine and its limits are: read, or tried on a pipe, a thread and no process.
+
+Nothing is changed.
 
 Sources: proc(5), getrlimit(2), pipe(7), epoll(7), cgroups(7). What cannot be read (no /proc, a
 sandbox) is None: unknown, which is not the same as unlimited.
@@ -6,11 +8,14 @@ sandbox) is None: unknown, which is not the same as unlimited.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
 import resource
+import signal
 import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +49,7 @@ class Cgroup:
     """Whether the kernel has cgroup.kill (Linux 5.14)."""
 
     most_pids: int | None
-    """pids.max, None where it is none or unlimited."""
+    """The least pids.max of it and those above, None where it is none or unlimited."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,9 @@ class Facts:
     can_make_threads: bool
     """No, where a sandbox denies clone3 with EPERM, say: libc has no other way then."""
 
+    denied: frozenset[str]
+    """Which of pidfd_open, pidfd_send_signal and waitid the kernel has not, or a sandbox denies."""
+
     cgroup: Cgroup | None
 
 
@@ -108,6 +116,7 @@ def read_facts() -> Facts:
         new_pipe_bytes=_measure_new_pipe(),
         epoll_watches=_read_number("/proc/sys/fs/epoll/max_user_watches"),
         can_make_threads=_can_make_threads(),
+        denied=frozenset(name for name, call in _CALLS.items() if _is_denied(call)),
         cgroup=_read_cgroup(),
     )
 
@@ -132,6 +141,22 @@ def _can_make_threads() -> bool:
         return False
     thread.join()
     return True
+
+
+_CALLS: Mapping[str, Callable[[], object]] = {
+    "pidfd_open": lambda: os.pidfd_open(0),
+    "pidfd_send_signal": lambda: signal.pidfd_send_signal(-1, 0),
+    "waitid": lambda: os.waitid(os.P_PID, os.getpid(), os.WEXITED | os.WNOHANG),
+}
+"""Each with what it must refuse: no pid, no fd, no child. So nothing comes of it."""
+
+
+def _is_denied(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except OSError as error:
+        return error.errno in (errno.ENOSYS, errno.EPERM)
+    return False
 
 
 def _read(path: str | Path) -> str | None:
@@ -160,8 +185,16 @@ def _read_cgroup() -> Cgroup | None:
         controllers=tuple(controllers.split()),
         can_make_children=os.access(directory, os.W_OK),
         can_kill=_knows_kill(),
-        most_pids=_read_number(directory / "pids.max"),
+        most_pids=min(_most_pids(directory), default=None),
     )
+
+
+def _most_pids(directory: Path) -> Iterator[int]:
+    """Yield pids.max of each group from there up that has one."""
+    for group in (directory, *directory.parents):
+        most = _read_number(group / "pids.max")
+        if most is not None:
+            yield most
 
 
 def _knows_kill() -> bool:

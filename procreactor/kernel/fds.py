@@ -7,18 +7,26 @@ raises these errors, and does not retry (PEP 475).
 
 EBADF is another matter: nothing was open. Somebody closes what is not his, or twice, and next time
 the number may be a stranger's. That is returned, for callers who can tell whose mistake it is.
+
+A signal handler may raise as soon as a function of C has returned, and then what it returned is
+lost. So an fd has to be somebody's before its system call comes back to Python: see `Fds`.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections import deque
+from collections.abc import Callable
 from functools import partial
-from io import FileIO
+from itertools import repeat
+from typing import Any
 
 from procreactor.core import binding
 
-__all__ = ["close_fd", "is_shortage", "read_file"]
+__all__ = ["Fds", "close_fd", "is_shortage", "read_file"]
+
+_PIECE_BYTES = 16384  # most of what /proc says fits into one
 
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -29,21 +37,48 @@ One C call, and no function: an exception of a signal handler comes before it or
 """
 
 
+class Fds:
+    """Fds that `close` closes, each of them from the moment that it is one; or who forgets them.
+
+    But for a forked copy of the process, which may have given their numbers to other files.
+    """
+
+    __slots__ = ("_numbers", "_pid")
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._numbers: list[int] = []
+
+    def open(self, opener: Callable[..., int], *arguments: Any) -> int:
+        """Return ``opener(*arguments)``, a new fd; *opener* is a function of C."""
+        # One call of C, from the system call to the list: an interrupt comes before it or after it.
+        self._numbers.extend(map(opener, *zip(arguments)))
+        return self._numbers[-1]
+
+    def close(self) -> None:
+        """Close them; there may be more then. Idempotent."""
+        numbers = self._numbers
+        # One call of C again: whichever is no longer in the list is closed.
+        deque(map(close_fd, map(numbers.pop, repeat(-1, len(numbers)))), 0)
+
+    def __del__(self) -> None:
+        if getattr(self, "_numbers", None) and self._pid == os.getpid():
+            self.close()
+
+
 def is_shortage(error: OSError) -> bool:
     """Whether *error* says nothing of a file, but that no fd, or no memory, is to be had now."""
     return error.errno in _SHORTAGES
 
 
 def read_file(path: str, folder_fd: int | None = None) -> bytes:
-    """Return all that the file at *path*, below *folder_fd*, says; OSError of opening, reading.
-
-    An interrupt loses no fd: there is a file that closes itself, and no bare number.
-    """
-    file = FileIO(path, opener=partial(os.open, dir_fd=folder_fd))
+    """Return all that the file at *path*, below *folder_fd*, says; OSError of opening, reading."""
+    fds = Fds()
     try:
-        return file.readall()
+        fd = fds.open(partial(os.open, dir_fd=folder_fd), path, os.O_RDONLY | os.O_CLOEXEC)
+        pieces = []
+        while piece := os.read(fd, _PIECE_BYTES):
+            pieces.append(piece)
+        return b"".join(pieces)
     finally:
-        try:
-            file.close()
-        except OSError:
-            pass  # what was read has been read, and it is closed
+        fds.close()

@@ -22,7 +22,7 @@ import os
 import select
 
 from procreactor.core import binding
-from procreactor.kernel.fds import close_fd
+from procreactor.kernel.fds import Fds
 
 __all__ = ["ERROR", "HANGUP", "READ", "WRITE", "Poller"]
 
@@ -42,6 +42,7 @@ class Poller:
         self._epoll_fd = self._epoll.fileno()
         self._poll = self._epoll.poll
         self._always_ready: dict[int, int] = {}
+        self._ready_fds = Fds()
         self._ready_fd = -1  # in the set and readable while one of those is wanted
 
     def fileno(self) -> int:
@@ -98,12 +99,13 @@ class Poller:
         """Make the epoll fd itself readable while a file is wanted, for a loop that watches it."""
         wanted = any(self._always_ready.values())
         if wanted and self._ready_fd < 0:
-            self._ready_fd = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
+            self._ready_fd = self._ready_fds.open(os.eventfd, 1, flags)
             self._epoll.register(self._ready_fd, READ)
         elif not wanted and self._ready_fd >= 0:
             self._epoll.unregister(self._ready_fd)
-            close_fd(self._ready_fd)
             self._ready_fd = -1
+            self._ready_fds.close()
 
     def close(self) -> None:
         """Close the epoll fd. Idempotent."""
@@ -111,10 +113,5 @@ class Poller:
             self._epoll.close()
         except OSError:
             pass  # closed all the same (kernel/fds.py)
-        if self._ready_fd >= 0:
-            close_fd(self._ready_fd)
-            self._ready_fd = -1
-
-    def __del__(self) -> None:
-        if getattr(self, "_ready_fd", -1) >= 0:
-            self.close()
+        self._ready_fd = -1
+        self._ready_fds.close()

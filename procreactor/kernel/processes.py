@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from procreactor.core import binding
-from procreactor.kernel.fds import close_fd, is_shortage, read_file
+from procreactor.kernel.fds import Fds, is_shortage, read_file
 from procreactor.model import ProcessRow
 
 __all__ = [
@@ -168,23 +168,18 @@ def _read_or_nothing(path: str) -> bytes:
 # --- signals --------------------------------------------------------------------------------------
 
 
-def _open(row: ProcessRow) -> int:
-    """Return a pidfd of the process of *row*, -1 where there are no pidfds to be had.
+def _open(row: ProcessRow, fds: Fds) -> int:
+    """Return a pidfd of the process of *row*, one of *fds*; -1 where there are none to be had.
 
     ProcessLookupError when it is gone.
     """
     try:
-        pidfd = os.pidfd_open(row.pid)
+        pidfd = fds.open(os.pidfd_open, row.pid)
     except ProcessLookupError:
         raise
     except OSError:
         pidfd = -1
-    try:
-        check_row(row)
-    except BaseException:
-        if pidfd >= 0:
-            close_fd(pidfd)
-        raise
+    check_row(row)
     return pidfd
 
 
@@ -212,17 +207,13 @@ def signal_group(row: ProcessRow, number: int) -> bool:
 
 
 def _send(row: ProcessRow, number: int, send: Callable[[int, int, int], object]) -> bool:
+    fds = Fds()
     try:
-        pidfd = _open(row)
-    except ProcessLookupError:
-        return False
-    try:
-        send(pidfd, row.pid, number)
+        send(_open(row, fds), row.pid, number)
     except ProcessLookupError:
         return False
     finally:
-        if pidfd >= 0:
-            close_fd(pidfd)
+        fds.close()
     return True
 
 
@@ -250,11 +241,12 @@ def wait_for_ends(rows: Iterable[ProcessRow], timeout_s: float) -> None:
     Where there are no pidfds to be had, after a short while.
     """
     poller = select.poll()
-    pidfds: list[int] = []
+    fds = Fds()
+    count = 0
     try:
         for row in rows:
             try:
-                pidfd = _open(row)
+                pidfd = _open(row, fds)
             except ProcessLookupError:
                 continue
             except OSError:
@@ -262,12 +254,11 @@ def wait_for_ends(rows: Iterable[ProcessRow], timeout_s: float) -> None:
             if pidfd < 0:
                 time.sleep(min(timeout_s, _PAUSE_S))
                 return
-            pidfds.append(pidfd)
             poller.register(pidfd, select.POLLIN)
-        _wait_for_all(poller, len(pidfds), timeout_s)
+            count += 1
+        _wait_for_all(poller, count, timeout_s)
     finally:
-        for pidfd in pidfds:
-            close_fd(pidfd)
+        fds.close()
 
 
 def _wait_for_all(poller: select.poll, count: int, timeout_s: float) -> None:

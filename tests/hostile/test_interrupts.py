@@ -7,8 +7,9 @@ All places are swept.
     struck                           what is true afterwards
     in spawnProcess                  the reactor knows the child, or nothing is left
     in the turn that tells an end    all is told, in order, but for the one call that was being made
+    in a signal, to a tree as well   no fd is left
     in a pool's turn                 each end is told once, but for the one that was being told
-    in a batch                       nothing is left
+    in a batch, or a run             nothing is left
 
 Not shown, because nobody can see to it: bytes that a read had just returned, and an interrupt that
 strikes in a __del__, which Python prints and drops. Python's threading is spared, whose locks do
@@ -21,11 +22,14 @@ from __future__ import annotations
 import gc
 import os
 import select
+import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import pytest
 from alone import alone
 from fdtables import own_table
 from interrupted import interrupt_each_bytecode
@@ -35,6 +39,9 @@ from support import DEADLINE_S, Recorder, make_reactor, run_until, spawn_and_fin
 from ways import WAYS, on_every_way, on_way
 
 from procreactor.apps.batch import Outcome, plan_command, run_batch
+from procreactor.apps.run import run
+from procreactor.kernel import cgroups, processes
+from procreactor.kernel.children import open_exit_fd
 from procreactor.loop.eventloop import EventLoop
 from procreactor.streams.collect import Collector
 from procreactor.transport.collected import pairs_of
@@ -57,15 +64,12 @@ def has_child() -> bool:
     return True
 
 
-def assert_no_child() -> None:
-    assert not has_child(), "a child is left, or a zombie"
-
-
 class Footprint:
     """The fds of this process, and those that a loop watches; the same after each interrupt."""
 
-    def __init__(self, loop: EventLoop | None = None) -> None:
+    def __init__(self, loop: EventLoop | None = None, has_child: bool = False) -> None:
         self._loop = loop
+        self._has_child = has_child
         self._before = self._now()
 
     def _now(self) -> tuple[dict[int, Any], set[int]]:
@@ -80,20 +84,23 @@ class Footprint:
         assert not fds.keys() ^ fds_before.keys(), "fds that were left, or closed"
         assert fds == fds_before
         assert watched == watched_before
-        assert_no_child()
+        assert has_child() == self._has_child, "a child is left, or a zombie; or it is gone"
 
 
 # --- a spawn --------------------------------------------------------------------------------------
 
 
-def strikes_in_spawns(way: str, library: str, end: str) -> int:
+def strikes_in_spawns(
+    way: str, library: str, end: str, options: Mapping[str, Any] | None = None
+) -> int:
     with make_reactor() as reactor:
         spawn_and_finish(reactor, end, [end, "exit", "0"])
         footprint = Footprint(reactor._loop)
+        arguments = {**WAYS[way].arguments, **(options or {})}
 
         def spawn() -> None:
             args = [end, "wait", "3"]
-            reactor.spawnProcess(Recorder(), end, args, **WAYS[way].arguments)
+            reactor.spawnProcess(Recorder(), end, args, **arguments)
 
         def clean_up() -> None:
             for transport in list(reactor._disconnectable):
@@ -114,6 +121,28 @@ def test_an_interrupt_in_a_spawn_leaves_a_child_that_is_known_or_nothing(way: st
 
 def test_an_interrupt_in_a_spawn_on_a_terminal_leaves_a_known_child_or_nothing() -> None:
     assert on_way("terminal", strikes_in_spawns, *built()) > 100
+
+
+@pytest.mark.needs("cgroup")
+@on_every_way("plain", "legacy clone")
+def test_an_interrupt_in_a_spawn_into_a_cgroup_leaves_no_fd_of_it(way: str) -> None:
+    home = cgroups.open_home()
+    try:
+        options = {"cgroup": home.new_group().path}
+        assert on_way(way, strikes_in_spawns, *built(), options) > 100
+    finally:
+        assert home.close()
+
+
+def strikes_in_spawns_with_many_fds(way: str, library: str, end: str) -> int:
+    child_fds = {0: "w", 1: "r", 2: 1, 4: "r", 7: 0}
+    options = {"childFDs": child_fds, "session": True, "umask": 0o27, "signalMask": ["USR2"]}
+    return strikes_in_spawns(way, library, end, options)
+
+
+@on_every_way("plain", "fork")
+def test_an_interrupt_in_a_spawn_with_many_fds_leaves_none_of_them(way: str) -> None:
+    assert on_way(way, strikes_in_spawns_with_many_fds, *built()) > 100
 
 
 # --- an end ---------------------------------------------------------------------------------------
@@ -176,6 +205,93 @@ def strikes_in_ends(way: str, library: str, end: str) -> int:
 @on_every_way("plain", "terminal", "without pidfds")
 def test_an_interrupt_in_the_turn_of_an_end_costs_only_what_was_being_told(way: str) -> None:
     assert on_way(way, strikes_in_ends, *built()) > 50
+
+
+# --- signals, and trees ---------------------------------------------------------------------------
+
+
+def strikes_in_signals(library: str, end: str, path: str) -> int:
+    """Signals that change nothing, to a child: as one's own, as anybody, and by its cgroup."""
+    footprint = Footprint()
+    with make_reactor() as reactor:
+        spawn_and_finish(reactor, end, [end, "exit", "0"])
+        child = Recorder()
+        transport = reactor.spawnProcess(child, end, [end, "wait", "3"], cgroup=path or None)
+        row = processes.row_if_any(transport.pid)
+        group = cgroups.Cgroup(path) if path else None
+
+        def signal_all() -> None:
+            transport.signalProcess("CONT")
+            if row is not None:
+                processes.signal_process(row, signal.SIGCONT)
+                processes.wait_for_ends([row], 0)
+            if group is not None:
+                group.signal(signal.SIGCONT)
+                cgroups.Cgroup(path).close()
+
+        with_child = Footprint(reactor._loop, has_child=True)
+        count = interrupt_each_bytecode(library, signal_all, with_child.assert_same)
+        transport.closeStdin()
+        run_until(reactor, lambda: child.ended)
+        assert child.reason.value.exitCode == 3
+        if group is not None:
+            group.close()
+    footprint.assert_same()
+    return count
+
+
+def test_an_interrupt_in_a_signal_leaves_no_fd() -> None:
+    assert alone(strikes_in_signals, *built(), "") > 20
+
+
+@pytest.mark.needs("cgroup")
+def test_an_interrupt_in_a_signal_to_a_cgroup_leaves_no_fd() -> None:
+    home = cgroups.open_home()
+    try:
+        assert alone(strikes_in_signals, *built(), home.new_group().path) > 100
+    finally:
+        assert home.close()
+
+
+def strikes_in_a_watch(library: str, end: str) -> int:
+    footprint = Footprint()
+    with subprocess.Popen([end, "wait", "0"], stdin=subprocess.PIPE) as other:
+        fds: list[int] = []
+        with_child = Footprint(has_child=True)
+
+        def clean_up() -> None:
+            while fds:
+                os.close(fds.pop())
+            with_child.assert_same()
+
+        count = interrupt_each_bytecode(
+            library, lambda: fds.extend(map(open_exit_fd, [other.pid])), clean_up
+        )
+    footprint.assert_same()
+    return count
+
+
+@pytest.mark.needs("pidfd")
+def test_an_interrupt_in_the_watch_of_a_childs_end_leaves_no_fd() -> None:
+    assert alone(strikes_in_a_watch, *built()) > 5
+
+
+def strikes_in_runs(library: str, end: str) -> int:
+    """A run with a tree: what makes its home, its group, its pool, and unmakes them."""
+    assert run([end, "exit", "3"]).exit_code == 3
+    footprint = Footprint()
+    return interrupt_each_bytecode(
+        library, lambda: run([end, "exit", "3"]), lambda: _let_go_of(footprint)
+    )
+
+
+def _let_go_of(footprint: Footprint) -> None:
+    gc.collect()  # what a run was made of
+    footprint.assert_same()
+
+
+def test_an_interrupt_in_a_run_leaves_nothing() -> None:
+    assert alone(strikes_in_runs, *built()) > 500
 
 
 # --- many commands --------------------------------------------------------------------------------
