@@ -39,7 +39,7 @@ _DENIED = {
 _WITHOUT_CGROUP = "no tree kill, and no limits, by cgroup"
 
 _WITHOUT_THREADS = (
-    "batches, if any, hold the caller up at each start; without pidfds no end is told"
+    "batches hold the caller up at each start; without pidfds each child is looked at every 20 ms"
 )
 
 _FOR_SHARED_MEMORY = {"unshare", "clone3", "helper"}

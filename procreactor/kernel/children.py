@@ -392,8 +392,9 @@ def open_exit_fd(pid: int) -> int:
     """Return an fd that is readable once *pid*, a child that others started, has ended.
 
     The caller closes it. For a child that nobody has reaped yet: the number must still be its own.
-    For none: ProcessLookupError, or an fd that is readable soon. Else SpawnError (EMFILE, ENFILE;
-    EAGAIN: no thread to be had).
+    For none: ProcessLookupError, or an fd that is readable soon. Readable at once where neither a
+    pidfd nor a thread is to be had: who is not found to have ended then is to be looked at again,
+    now and then. SpawnError (EMFILE, ENFILE).
     """
     if "pidfd" in in_use():
         fds: list[int] = []
@@ -414,7 +415,10 @@ def open_exit_fd(pid: int) -> int:
 def _watch_by_thread(pid: int) -> int:
     """Return an eventfd that is readable once *pid* has ended; the caller closes it.
 
-    SpawnError (EMFILE, ENFILE; EAGAIN: no thread to be had).
+    Where no thread is to be had (a limit, or a sandbox in which libc can make none) it is readable
+    at once: who watches it finds the child alive, and looks again a little later, as for one that a
+    tracer holds. SpawnError (EMFILE, ENFILE; EAGAIN: nobody may wait for it either, or the
+    interpreter is at its end).
     """
     if sys.is_finalizing():  # a new thread would never begin, and its start, before 3.12, not end
         raise spawn_error(errno.EAGAIN, "exit watch")
@@ -427,17 +431,29 @@ def _watch_by_thread(pid: int) -> int:
         # the number may belong to another file.
         copies.extend(map(os.dup, fds))
         # A daemon: an interpreter that exits does not wait for its children.
-        threading.Thread(
+        thread = threading.Thread(
             target=_wait_and_tell, args=(pid, copies), name=f"procreactor-wait-{pid}", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            _check_waits(pid)
+            _tell(copies)
         return fds[0]
     except BaseException as error:
         _close_all(copies)
         _close_all(fds)
-        if not isinstance(error, OSError | RuntimeError):
+        if not isinstance(error, OSError):
             raise
-        number = error.errno if isinstance(error, OSError) else None
-        raise spawn_error(number or errno.EAGAIN, "exit watch") from error
+        raise spawn_error(error.errno or 0, "exit watch") from error
+
+
+def _check_waits(pid: int) -> None:
+    """OSError (EAGAIN) where nobody may ask whether *pid* has ended."""
+    try:
+        binding.is_child(-1, pid)
+    except OSError:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
 
 
 def _wait_and_tell(pid: int, copies: list[int]) -> None:

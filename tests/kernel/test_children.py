@@ -680,6 +680,32 @@ def test_a_start_whose_end_cannot_be_watched_leaves_nobody_running(lack: str, er
     assert found == [error]
 
 
+def codes_without_threads(program: str) -> list[Any]:
+    """Of a child that has ended when it is looked for, and one that has not, by a loop."""
+    children.in_use()
+    binding.reserve()
+    deny("clone3", errno.EAGAIN)  # libc's; ours is another
+    deny("clone", errno.EAGAIN, (0, CLONE_THREAD, CLONE_THREAD))
+    with pytest.raises(RuntimeError):
+        threading.Thread(target=int).start()
+    with make_reactor() as reactor:
+        soon = spawn_and_finish(reactor, program, [program, "exit", "3"])
+        later = Recorder()
+        transport = reactor.spawnProcess(later, program, [program, "wait", "4"])
+        for _ in range(3):
+            reactor.iterate(0.05)
+        names = list(later.names)
+        transport.closeStdin()
+        run_until(reactor, lambda: later.ended)
+    return [soon.reason.value.exitCode, names, later.reason.value.exitCode]
+
+
+@needs_seccomp
+def test_with_neither_pidfds_nor_threads_a_child_is_looked_at_again_and_again() -> None:
+    found = alone(codes_without_threads, build_program("end"), disable="pidfd,clone3")
+    assert found == [3, ["connectionMade"], 4]
+
+
 def signal_where_no_wait_is_allowed(error: int) -> int:
     deny("waitid", error)
     child = start(sh("exec sleep 600"))

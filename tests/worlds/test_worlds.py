@@ -44,6 +44,23 @@ def test_a_child_starts_and_ends_in_every_world(world: World) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@in_no_world
+@needs_seccomp
+def test_commands_run_where_all_is_forbidden_and_threads_with_it() -> None:
+    """Who forbids clone3 as well takes libc's threads away, and with them much that tests need."""
+    into = [sys.executable, "-m", "tests.worlds.enter"]
+    command = [*into, "all of these: EPERM", *into, "clone3: EPERM", sys.executable]
+    done = subprocess.run(
+        [*command, "-m", "procreactor", "run", "-k", "echo", ":::", "1", "2", "3"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n2\n3\n", "")
+
+
 FEW_FILES = 128
 
 
