@@ -145,7 +145,7 @@ OF_FILES = "open,openat,openat2,creat,memfd_create,mkdir,mkdirat,mknod,mknodat,l
 TRACED = (
     f"{OF_FILES},symlinkat,rename,renameat,renameat2,unlink,unlinkat,truncate,chmod,fchmodat,"
     "setuid,setgid,setreuid,setregid,setresuid,setresgid,setfsuid,setfsgid,setgroups,capset,prctl,"
-    "chdir,prlimit64,setpriority,umask,execve,execveat,%network"
+    "close_range,chdir,prlimit64,setpriority,umask,execve,execveat,%network"
 )
 
 
@@ -242,6 +242,17 @@ def test_the_parent_changes_no_right_of_its_own(trace: Trace) -> None:
     options = {call[1] for call in calls if call is not None}
     asking = {option for option in options if re.match(r"PR_(GET_|CAPBSET_READ$)", option)}
     assert options - asking <= {"PR_SET_VMA", "PR_SET_NAME"}, "libc's names for memory and threads"
+
+
+@needs_root
+@pytest.mark.needs("close_range")
+def test_a_child_has_closed_all_that_is_not_its_own_before_it_changes_its_ids(trace: Trace) -> None:
+    changing = [calls for calls in trace.children if any(map(CREDENTIALS.match, calls))]
+    assert len(changing) == 4
+    for calls in changing:
+        first = next(at for at, call in enumerate(calls) if CREDENTIALS.match(call))
+        to_the_end = re.compile(r"close_range\(\d+, (4294967295|~0U|-1), 0\) += 0")
+        assert any(map(to_the_end.match, calls[:first])), calls
 
 
 @needs_root
