@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import PROC
+from support import LACKS, PROC
 
 from procreactor.kernel import children
 
@@ -22,6 +22,9 @@ needs_pidfds = pytest.mark.skipif(
 
 SPARE_FDS = 400
 SPARE_PIDS = 100
+SWEPT = 1000
+"""So many children that are started without close_range, while all before them live."""
+
 BYTES_EACH = 200 << 10
 """Of one child and its pipes, most of it the kernel's: more than it takes."""
 
@@ -55,6 +58,8 @@ def find_room(wanted: int, fds_each: int) -> tuple[int, str]:
     rooms = [(wanted, "as many as are wanted")]
     rooms.append(((fds - SPARE_FDS) // fds_each, f"{fds:,} open files (ulimit -n)"))
     rooms += ((most - SPARE_PIDS, why) for most, why in _pids())
+    if "close_range" in LACKS:
+        rooms.append((SWEPT, "each closes the fds of all before it one by one"))
     rooms += ((free // BYTES_EACH, why) for free, why in _memory())
     return min(rooms, key=lambda room: room[0])
 

@@ -35,6 +35,7 @@ import pytest
 from alone import alone
 from held import wait_for
 from leftovers import child_pids, open_fds
+from load.room import find_room
 from seccomp import deny, needs_seccomp
 from support import LACKS, PROC, Recorder, make_reactor, run_until, spawn_and_finish
 from ways import WITHOUT_PIDFDS, finish_on, on_every_way, on_way, spawn_on
@@ -328,18 +329,6 @@ class Exit:
         """Nothing more."""
 
 
-def _room_for_children(wanted: int) -> int:
-    """Return how many children there may be, with an fd for each."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = [wanted, 1 << 20 if hard == resource.RLIM_INFINITY else hard - 200]
-    processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-    if processes != resource.RLIM_INFINITY:
-        room.append(processes // 2)
-    count = min(room)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 200), hard))
-    return count
-
-
 def reaps_of_many(end: str) -> dict[str, Any]:
     """Run thousands of children, end one, then all at once; count who is asked for its end."""
     asked: list[int] = []
@@ -355,7 +344,7 @@ def reaps_of_many(end: str) -> dict[str, Any]:
 
     binding.SpawnCall.reap = counted  # type: ignore[method-assign]
     binding.SpawnCall.reap_in = counted_in  # type: ignore[method-assign]
-    count = _room_for_children(5000)
+    count, _ = find_room(5000, fds_each=1)
     exits: list[tuple[int | None, int | None]] = []
     theirs, ours = os.pipe()
     args = [end, "wait", "9"]
