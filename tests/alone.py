@@ -38,7 +38,9 @@ DEADLINE_S = 90
 _DISABLED = os.environ.get("PROCREACTOR_DISABLE", "")
 
 
-def alone(function: Callable[..., Any], *args: object, disable: str = "") -> Any:
+def alone(
+    function: Callable[..., Any], *args: object, disable: str = "", deadline_s: float = DEADLINE_S
+) -> Any:
     """Return what ``function(*args)`` returns in a process of its own; fail the test as it does.
 
     *disable* names kernel features, as PROCREACTOR_DISABLE takes them; to those that are off here.
@@ -57,15 +59,15 @@ def alone(function: Callable[..., Any], *args: object, disable: str = "") -> Any
             start_new_session=True,
         )
         os.close(write_fd)
-        _wait(process, said)
+        _wait(process, said, deadline_s)
         return json.loads(result.read())
 
 
-def _wait(process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+def _wait(process: subprocess.Popen[bytes], said: IO[bytes], deadline_s: float) -> None:
     try:
-        code: int | str = process.wait(DEADLINE_S)
+        code: int | str = process.wait(deadline_s)
     except subprocess.TimeoutExpired:
-        code = f"none within {DEADLINE_S} s"
+        code = f"none within {deadline_s} s"
     finally:
         _kill_session(process.pid)
         process.wait()

@@ -3,9 +3,11 @@
 For each act (acts.py) a first performance shows which calls it makes, and where. Then, for each of
 them and each error that it may have (calls.py), a process of its own performs it again with that
 call struck (supervision.py). Whatever happens, it must make sense: either all came about, or the
-failure was told, with the very errno, at a stage where the call belongs. Nothing is left: no fd, no
-child, no blocked signal, and the process is as dumpable as it was. And then the same act succeeds,
-unstruck, in the same process: a blow may cost features, not function.
+failure was told, with the very errno, at a stage where the call belongs. Of equal calls a few are
+struck, and with the likeliest errors, but for what matters most; PROCREACTOR_TESTS_STRIKE=all has
+all of them struck, with all their errors. Nothing is left: no fd, no child, no blocked signal, and
+the process is as dumpable as it was. And then the same act succeeds, unstruck, in the same process:
+a blow may cost features, not function.
 
 tests/c/test_faults.c does this inside the C core. Here are the calls that Python makes for us, the
 order in which they meet those of the core, and what a program is told.
@@ -40,6 +42,12 @@ MOST_TIMES, MOST_TIMES_LONG = 5, 2
 """Of a call that is made more often, so many are struck, the first and the last among them."""
 
 FEW_ERRORS = 2
+
+STRIKES_ALL = os.environ.get("PROCREACTOR_TESTS_STRIKE") == "all"
+"""Whether there is time, an hour, for each call as often as it is made, with each error."""
+
+SWEEP_S = 3600 if STRIKES_ALL else 90
+"""How long one act may take."""
 
 ENOUGH_FAILURES = 3
 
@@ -136,8 +144,9 @@ def blows(act: Act, calls: Calls) -> Iterator[Blow]:
         if is_the_databases(act, site, name):
             continue
         errors, _ = find_call(site, name) or ((), ())
-        for nth in which(count, MOST_TIMES_LONG if act.is_long else MOST_TIMES):
-            for error in errors if act.is_thorough else errors[:FEW_ERRORS]:
+        most = MOST_TIMES_LONG if act.is_long else MOST_TIMES
+        for nth in range(1, count + 1) if STRIKES_ALL else which(count, most):
+            for error in errors if act.is_thorough or STRIKES_ALL else errors[:FEW_ERRORS]:
                 yield Blow(site, name, nth, error)
 
 
@@ -210,7 +219,7 @@ def test_nothing_is_left_out_where_system_calls_could_be_watched() -> None:
 
 
 @needs_seccomp
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(0 if STRIKES_ALL else 300)
 @pytest.mark.parametrize("name", ACTS)
 def test_any_call_may_fail(name: str) -> None:
     if ACTS[name].needs_root and os.geteuid() != 0:
@@ -219,7 +228,7 @@ def test_any_call_may_fail(name: str) -> None:
         pytest.skip("needs a cgroup of its own")
     if not is_supervision_to_be_had():
         pytest.skip("system calls cannot be watched here (seccomp, pidfd_getfd, /proc)")
-    found = alone(sweep, name, disable=ACTS[name].disable)
+    found = alone(sweep, name, disable=ACTS[name].disable, deadline_s=SWEEP_S)
     assert not found["unknown"], "calls that calls.py does not know"
     assert not found["failures"], "\n".join(found["failures"])
     STRUCK[name] = {(site, name) for site, name in found["struck"]}
