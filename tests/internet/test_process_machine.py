@@ -18,10 +18,20 @@ import termios
 from pathlib import Path
 from typing import Any
 
+import pytest
+from alone import alone
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support import let_waiting_threads_end, make_reactor, run_until
+from ways import WITHOUT_PIDFDS
 
 from procreactor.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from procreactor.internet.protocol import ProcessProtocol
@@ -395,3 +405,17 @@ TestLife = Life.TestCase
 TestLife.settings = few(70, 30)
 TestLifeOnTerminal = LifeOnTerminal.TestCase
 TestLifeOnTerminal.settings = few(25, 20)
+
+LIVES = {"pipes": Life, "terminal": LifeOnTerminal}
+
+
+def live(kind: str) -> None:
+    run_state_machine_as_test(LIVES[kind], settings=settings(few(15, 20), database=None))
+
+
+@pytest.mark.parametrize("kind", LIVES)
+@pytest.mark.parametrize("disable", ["vfork", WITHOUT_PIDFDS])
+def test_a_life_is_the_same_without_shared_memory_and_without_pidfds(
+    kind: str, disable: str
+) -> None:
+    alone(live, kind, disable=disable)
