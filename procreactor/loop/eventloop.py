@@ -14,7 +14,7 @@ an fd leaves the poller before it is closed (kernel/poller.py) no event can reac
 
 A callback that raises is logged, and the loop lives. KeyboardInterrupt and SystemExit leave the
 turn, and nothing of the others is lost by it: fds are level-triggered and are reported again, calls
-and timers stay queued until each is claimed.
+and timers stay queued until each is claimed, and one that was struck before it began is put back.
 
 Hosted by another loop: `fileno` is the epoll fd, which is readable while there is something to do
 (epoll nests); the host then calls ``run_once(0)``. From the first `fileno` on, a timerfd in the
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 import weakref
 from collections import deque
@@ -261,6 +262,8 @@ class EventLoop:
             try:
                 callback(*args)
             except BaseException:
+                if not _has_begun():
+                    soon.appendleft((callback, args))
                 report_callback_error(_name(callback))
         return True
 
@@ -272,6 +275,8 @@ class EventLoop:
                 try:
                     timer.callback(*timer.args, **timer.kwargs)
                 except BaseException:
+                    if not _has_begun():
+                        self.timers.give_back(timer)
                     report_callback_error(_name(timer.callback))
         self.on_timers_changed()
         return called
@@ -333,6 +338,24 @@ class EventLoop:
         self._watches.clear()
         self._close_own()
         self._open()
+
+
+def _has_begun() -> bool:
+    """Whether the callback that the exception being handled came out of has run at all.
+
+    A signal handler may raise right at its beginning, and then it is still to be called. In Python
+    that is where its code has RESUME (Python's dis).
+    """
+    from opcode import opmap  # for one who is interrupted only
+
+    raised = sys.exception()
+    ours = raised.__traceback__ if raised is not None else None
+    its = ours.tb_next if ours is not None else None
+    if its is None or its.tb_next is not None:
+        return True  # a function of C has returned, or it called others
+    code = its.tb_frame.f_code.co_code
+    beginning = next((at for at in range(0, len(code), 2) if code[at] == opmap["RESUME"]), 0)
+    return its.tb_lasti > beginning
 
 
 _open_loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()

@@ -16,6 +16,8 @@ The rules of the room
           if queue.claim(timer):
               timer.callback(*timer.args, **timer.kwargs)
 
+* An exception of a signal handler may come after any call. So between two changes that belong
+  together there is none: where the heap is to change, that is the last of them.
 * A timer added while a batch runs waits for the next batch, however early its deadline: a callback
   that always adds another one due at once must not keep the loop from its files.
 
@@ -143,7 +145,12 @@ class TimerQueue:
         _check_active(timer)
         timer.state = _CANCELLED
         timer.callback, timer.args, timer.kwargs = _nothing, (), _NO_KWARGS
-        self._withdraw(timer)
+        if timer._entry is None:
+            del self._due[timer]
+        else:
+            timer._entry = None
+            self._forgotten += 1
+            self._sweep_if_many()
 
     def move(self, timer: Timer, deadline_s: float) -> None:
         """Give *timer* another deadline, earlier or later; ValueError unless it is active.
@@ -152,12 +159,18 @@ class TimerQueue:
         """
         _check_active(timer)
         _check_deadline(deadline_s)
+        serial = next(self._serials)
         entry = timer._entry
         timer.deadline_s = deadline_s
-        timer._serial = next(self._serials)
+        timer._serial = serial
         if entry is None or deadline_s < entry[0]:
-            self._withdraw(timer)
-            self._push(timer)
+            timer._entry = (deadline_s, serial, timer)
+            if entry is None:
+                del self._due[timer]
+            else:
+                self._forgotten += 1
+            heappush(self._heap, timer._entry)
+            self._sweep_if_many()
 
     def next_deadline(self) -> float | None:
         """Return the deadline of the first timer of `pending`; None when there is none."""
@@ -181,9 +194,9 @@ class TimerQueue:
             timer = self._head()
             if timer is None or timer.deadline_s > now_s:
                 break
-            heappop(heap)
             timer._entry = None
             due[timer] = None
+            heappop(heap)
         return list(due)
 
     def claim(self, timer: Timer) -> bool:
@@ -196,6 +209,11 @@ class TimerQueue:
         del self._due[timer]
         timer.state = _FIRED
         return True
+
+    def give_back(self, timer: Timer) -> None:
+        """Undo a `claim`: *timer* was not called, and is due still."""
+        timer.state = _ACTIVE
+        self._due[timer] = None
 
     def pending(self) -> list[Timer]:
         """Return the timers still to happen: the unclaimed, then the others, each in order.
@@ -213,20 +231,13 @@ class TimerQueue:
         entry = timer._entry = (timer.deadline_s, timer._serial, timer)
         heappush(self._heap, entry)
 
-    def _withdraw(self, timer: Timer) -> None:
-        """Take *timer* out of the heap, or out of the due ones."""
-        if timer._entry is None:
-            del self._due[timer]
+    def _sweep_if_many(self) -> None:
+        """Leave only live entries in the heap, if too many are not."""
+        if self._forgotten <= _SWEEP_FLOOR or self._forgotten <= len(self._heap) // 2:
             return
-        timer._entry = None
-        self._forgotten += 1
-        if self._forgotten > _SWEEP_FLOOR and self._forgotten > len(self._heap) // 2:
-            self._sweep()
-
-    def _sweep(self) -> None:
-        """Leave only live entries in the heap."""
-        self._heap = [entry for entry in self._heap if entry[2]._entry is entry]
-        heapify(self._heap)
+        heap = [entry for entry in self._heap if entry[2]._entry is entry]
+        heapify(heap)
+        self._heap = heap
         self._forgotten = 0
 
     def _head(self) -> Timer | None:
@@ -236,8 +247,8 @@ class TimerQueue:
             entry = heap[0]
             timer = entry[2]
             if timer._entry is not entry:
-                heappop(heap)
                 self._forgotten -= 1
+                heappop(heap)
             elif timer._serial != entry[1]:
                 timer._entry = (timer.deadline_s, timer._serial, timer)
                 heapreplace(heap, timer._entry)

@@ -403,10 +403,18 @@ class CollectedChild(Generic[S]):
         self._drain_timer = None
         on_over = self._on_over
         try:
-            self._read_the_last()
-        finally:
-            self.close()
-            on_over(self)
+            try:
+                self._read_the_last()
+            finally:
+                self.close()
+                on_over(self)
+        except BaseException:  # an interrupt may hide the end; it is told once
+            self._shared.loop.call_soon(self._end, on_over)
+            raise
+
+    def _end(self, on_over: Callable[[CollectedChild[S]], object]) -> None:
+        self.close()
+        on_over(self)
 
     def _read_the_last(self) -> None:
         for _ in range(_LAST_LOOKS):

@@ -8,6 +8,7 @@ All places are swept.
     in spawnProcess                  the reactor knows the child, or nothing is left
     in the turn that tells an end    all is told, in order, but for the one call that was being made
     in a signal, to a tree as well   no fd is left
+    in a loop's turn                 each call comes once, each timer that was left
     in a pool's turn                 each end is told once, but for the one that was being told
     in a batch, or a run             nothing is left
 
@@ -27,6 +28,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -294,6 +296,79 @@ def test_an_interrupt_in_a_run_leaves_nothing() -> None:
     assert alone(strikes_in_runs, *built()) > 500
 
 
+# --- a loop's calls and timers --------------------------------------------------------------------
+
+
+def strikes_in_turns(library: str) -> int:
+    """Each call comes once, wherever it strikes: before it, in it, after it, or between two."""
+    loop = EventLoop()
+    came: list[str] = []
+
+    def note(name: str) -> None:
+        came.append(name)
+
+    def begin() -> None:
+        came.clear()
+        loop.call_soon(note, "a")
+        moved = loop.call_later(60, note, "b")
+        for _ in range(20):  # enough for a sweep
+            loop.timers.cancel(loop.call_later(0, note, "never"))
+        loop.call_later(0, note, "c")
+        loop.timers.move(moved, 0.0)
+        loop.call_soon(loop.call_soon, note, "d")
+
+    def clean_up() -> None:
+        for _ in range(3):
+            loop.run_once(0)
+        assert sorted(came) == ["a", "b", "c", "d"], came
+        assert not loop.timers
+        begin()
+
+    def turn() -> None:
+        loop.run_once(0)
+        loop.run_once(0)
+
+    begin()
+    count = interrupt_each_bytecode(library, turn, clean_up)
+    loop.close()
+    return count
+
+
+def test_an_interrupt_in_a_turn_loses_no_call_and_makes_none_twice() -> None:
+    assert alone(strikes_in_turns, built()[0]) > 30
+
+
+def strikes_in_timers(library: str) -> int:
+    """Timers are added, moved and cancelled; those that were come, however it ends."""
+    loop = EventLoop()
+    came: list[int] = []
+
+    def act() -> None:
+        timers = [loop.call_later(60, came.append, number) for number in range(40)]
+        for timer in timers[::2]:
+            loop.timers.cancel(timer)
+        for timer in timers[1::2]:
+            loop.timers.move(timer, timer.deadline_s - 30)
+
+    def clean_up() -> None:
+        pending = loop.timers.pending()
+        assert len(loop.timers) == len(pending)
+        for timer in pending:
+            loop.timers.move(timer, 0.0)
+        loop.run_once(0)
+        assert len(came) == len(pending)
+        came.clear()
+        assert not loop.timers
+
+    count = interrupt_each_bytecode(library, act, clean_up)
+    loop.close()
+    return count
+
+
+def test_an_interrupt_in_a_change_of_timers_loses_none_that_is_left() -> None:
+    assert alone(strikes_in_timers, built()[0]) > 100
+
+
 # --- many commands --------------------------------------------------------------------------------
 
 
@@ -359,6 +434,49 @@ def strikes_in_pools(library: str, end: str) -> int:
 
 def test_an_interrupt_in_a_pools_turn_loses_no_end() -> None:
     assert alone(strikes_in_pools, *built()) > 100
+
+
+def strikes_in_drains(library: str, folder: str) -> int:
+    """In a pool whose children end while others hold their streams, until all has been told."""
+    fifo = os.path.join(folder, "fifo")
+    os.mkfifo(fifo)
+    script = f"exec 3<{fifo}; cat <&3 >&2 & exit 5"
+    footprint = Footprint()
+    loop = EventLoop()
+    told: list[Ended[Collector]] = []
+    pool = ChildPool(loop, pairs_of(partial(Collector, None)), told.append, threads=1, drain_s=0.0)
+    holding: list[int] = []
+
+    def begin() -> None:
+        holding.append(os.open(fifo, os.O_RDWR))
+
+    def run() -> None:
+        pool.submit(plan_command(["/bin/sh", "-c", script]))
+        end_s = time.monotonic() + DEADLINE_S
+        while not told and time.monotonic() < end_s:
+            loop.run_once(1)
+
+    def clean_up() -> None:
+        end_s = time.monotonic() + DEADLINE_S
+        while pool or has_child():
+            assert time.monotonic() < end_s, f"{len(pool)} ends were not told"
+            loop.run_once(0.01)
+        assert len(told) <= 1, "told twice"
+        told.clear()
+        os.close(holding.pop())
+        begin()
+
+    begin()
+    count = interrupt_each_bytecode(library, run, clean_up)
+    pool.close()
+    loop.close()
+    os.close(holding.pop())
+    footprint.assert_same()
+    return count
+
+
+def test_an_interrupt_when_streams_are_held_by_others_loses_no_end(tmp_path: Path) -> None:
+    assert alone(strikes_in_drains, built()[0], str(tmp_path)) > 100
 
 
 def strikes_in_closes(library: str, end: str) -> int:
