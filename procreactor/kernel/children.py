@@ -434,9 +434,7 @@ def _watch_by_thread(pid: int) -> int:
         thread = threading.Thread(
             target=_wait_and_tell, args=(pid, copies), name=f"procreactor-wait-{pid}", daemon=True
         )
-        try:
-            thread.start()
-        except RuntimeError:
+        if not _has_started(thread):
             _check_waits(pid)
             _tell(copies)
         return fds[0]
@@ -446,6 +444,15 @@ def _watch_by_thread(pid: int) -> int:
         if not isinstance(error, OSError):
             raise
         raise spawn_error(error.errno or 0, "exit watch") from error
+
+
+def _has_started(thread: threading.Thread) -> bool:
+    """Start *thread*; return False where there is none to be had."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check_waits(pid: int) -> None:
