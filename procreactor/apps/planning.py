@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from io import FileIO
 
 from procreactor.apps.commands import Argument, Command, File, Limits
 from procreactor.model import AS_STDOUT, PipeEnd, Redirect, RlimitSetting, SpawnSpec
@@ -71,12 +72,11 @@ class Planner:
         self._rlimits: Sequence[RlimitSetting] = plan_rlimits(rlimits or {}, "limits.rlimits")
         self._own_env = environments.plan(self._env, "env")  # or what is wrong with it
         self._searched: tuple[bytes, object, tuple[bytes, ...]] = (b"", None, ())
-        self._fds: list[int] = []
-        self._fds.extend(map(os.open, (os.devnull,), (os.O_RDWR | os.O_CLOEXEC,)))  # see `_open`
+        self._null = FileIO(os.devnull, "r+b")  # and no number, which an interrupt might lose
         out, err = (PipeEnd.WE_READ, PipeEnd.WE_READ) if capture else (1, 2)
         self._rows = {
             (has_input, is_merged): (
-                Redirect(0, PipeEnd.WE_WRITE if has_input else self._fds[0]),
+                Redirect(0, PipeEnd.WE_WRITE if has_input else self._null.fileno()),
                 Redirect(1, out),
                 Redirect(2, AS_STDOUT if is_merged else err),
             )
@@ -86,14 +86,7 @@ class Planner:
 
     def close(self) -> None:
         """Let go of /dev/null. Idempotent."""
-        while self._fds:
-            fd = self._fds[-1]
-            del self._fds[-1]  # not pop, after which an interrupt may strike
-            os.close(fd)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_fds"):
-            self.close()
+        self._null.close()
 
     def plan(self, command: Command) -> Plan:
         """Return the plan of one start of *command*; the caller closes it."""

@@ -213,17 +213,20 @@ def _cgroup(cgroup: Any) -> Iterator[int]:
         name = encode_path(cgroup, "cgroup")
         fds = Fds()
         try:
-            fd = fds.open(os.open, name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise spawn_error(error.errno or 0, "cgroup", name) from None
-        try:
-            yield fd
+            yield _open_folder(name, fds)
         except SpawnError as error:
             if error.stage in ("cgroup", "frozen before exec"):
                 error.filename = os.fsdecode(name)
             raise
         finally:
             fds.close()
+
+
+def _open_folder(name: bytes, fds: Fds) -> int:
+    try:
+        return fds.open(os.open, name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise spawn_error(error.errno or 0, "cgroup", name) from None
 
 
 def _start_on_pty(

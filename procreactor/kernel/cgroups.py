@@ -173,9 +173,13 @@ class Cgroup:
         self.is_spent = False
         """Whether who is born into it may be killed at once, see above."""
 
-        self.fd = self._fds.open(os.open, path, _DIRECTORY)
-        inside = partial(os.open, dir_fd=self.fd)
-        self._events_fd = self._fds.open(inside, "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.fd = self._fds.open(os.open, path, _DIRECTORY)
+            inside = partial(os.open, dir_fd=self.fd)
+            self._events_fd = self._fds.open(inside, "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            self._fds.close()
+            raise
 
     def is_populated(self) -> bool:
         """Whether a process lives in it or below; one system call."""
@@ -372,6 +376,10 @@ class Cgroup:
         self.fd = self._events_fd = -1
         self._fds.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_fds"):
+            self._fds.close_forgotten()
+
 
 def _raise(error: OSError) -> None:
     """For os.walk, which would leave out what it cannot open."""
@@ -422,13 +430,13 @@ def remove(path: str) -> bool:
 class Home:
     """A directory of this process's own, *path*, for groups; `close` it. *own* is its own group.
 
-    *fds* are the lock of it.
+    *lock* is the fd that holds the lock of it.
     """
 
-    def __init__(self, path: str, own: str, fds: Fds) -> None:
+    def __init__(self, path: str, own: str, lock: Fds) -> None:
         self.path = path
         self.own = own
-        self._fds = fds
+        self._fds = lock
         self._numbers = itertools.count()
 
     def freezes_with_us(self) -> bool:
@@ -476,6 +484,10 @@ class Home:
     def abandon(self) -> None:
         """Close the fd, and leave the directory to whose it is: in a forked copy. Idempotent."""
         self._fds.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fds"):
+            self._fds.close_forgotten()
 
 
 # --- where a home can be --------------------------------------------------------------------------
@@ -570,34 +582,37 @@ def _was_delegated(path: str) -> bool:
 def _make_home(parent: str, own: str, cgroups: str, controllers: Collection[str]) -> Home:
     _check_controllers(parent, cgroups, controllers)
     _tidy(parent)
-    fds = Fds()
-    path = _make_locked(parent, controllers, fds)
+    path, lock = _make_locked(parent, controllers)
     try:
         _enable(path, controllers)
         _check_use(path, own, controllers)
-        return Home(path, own, fds)
+        return Home(path, own, lock)
     except BaseException:
-        fds.close()
+        lock.close()
         remove(path)
         raise
 
 
-def _make_locked(parent: str, controllers: Collection[str], fds: Fds) -> str:
-    """Return a new directory below *parent*, with its lock among *fds*; SpawnError."""
+def _make_locked(parent: str, controllers: Collection[str]) -> tuple[str, Fds]:
+    """Return a new directory below *parent*, and its lock; SpawnError."""
     for _ in range(_TRIES):
         path = f"{parent}/{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
         try:
             os.mkdir(path, 0o755)
         except OSError as error:
             raise _refusal(error.errno or 0, controllers, parent, _NO_GROUP) from None
+        lock = Fds()
         try:
-            is_ours = _lock(path, fds)
+            if _lock(path, lock) and os.path.exists(path):
+                return path, lock
         except OSError as error:  # EMFILE, say
+            lock.close()
             remove(path)
             raise _refusal(error.errno or 0, controllers, path, "") from None
-        if is_ours and os.path.exists(path):
-            return path
-        fds.close()
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()
     raise _refusal(errno.EAGAIN, controllers, parent, "others remove it as soon as it is made")
 
 
@@ -611,9 +626,6 @@ def _lock(path: str, fds: Fds) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        fds.close()
-        raise
     return True
 
 

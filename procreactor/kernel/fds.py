@@ -19,7 +19,6 @@ import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import repeat
 from typing import Any
 
 from procreactor.core import binding
@@ -38,31 +37,35 @@ One C call, and no function: an exception of a signal handler comes before it or
 
 
 class Fds:
-    """Fds that `close` closes, each of them from the moment that it is one; or who forgets them.
+    """Fds that ``close()`` closes, each of them from the moment that it is one.
 
-    But for a forked copy of the process, which may have given their numbers to other files.
+    Once they are closed there are no more of them; to close them again does nothing.
     """
 
-    __slots__ = ("_numbers", "_pid")
+    __slots__ = ("_numbers", "_pid", "close")
 
     def __init__(self) -> None:
+        self._numbers: list[Any] = [None]
         self._pid = os.getpid()
-        self._numbers: list[int] = []
+        # One call of C for all, as for each: whichever is no longer in the list is closed.
+        self.close: Callable[[], object] = partial(
+            deque, map(close_fd, iter(self._numbers.pop, None)), 0
+        )
 
     def open(self, opener: Callable[..., int], *arguments: Any) -> int:
         """Return ``opener(*arguments)``, a new fd; *opener* is a function of C."""
         # One call of C, from the system call to the list: an interrupt comes before it or after it.
         self._numbers.extend(map(opener, *zip(arguments)))
-        return self._numbers[-1]
+        number: int = self._numbers[-1]
+        return number
 
-    def close(self) -> None:
-        """Close them; there may be more then. Idempotent."""
-        numbers = self._numbers
-        # One call of C again: whichever is no longer in the list is closed.
-        deque(map(close_fd, map(numbers.pop, repeat(-1, len(numbers)))), 0)
+    def close_forgotten(self) -> None:
+        """Close them as their owner's ``__del__``: not in a copy of the process that opened them.
 
-    def __del__(self) -> None:
-        if getattr(self, "_numbers", None) and self._pid == os.getpid():
+        That may have given their numbers to other files. Not a ``__del__`` of these: where a signal
+        handler raises in one, Python drops it, so there should be few.
+        """
+        if self._pid == os.getpid():
             self.close()
 
 

@@ -105,7 +105,8 @@ class Poller:
         elif not wanted and self._ready_fd >= 0:
             self._epoll.unregister(self._ready_fd)
             self._ready_fd = -1
-            self._ready_fds.close()
+            fds, self._ready_fds = self._ready_fds, Fds()
+            fds.close()
 
     def close(self) -> None:
         """Close the epoll fd. Idempotent."""
@@ -115,3 +116,7 @@ class Poller:
             pass  # closed all the same (kernel/fds.py)
         self._ready_fd = -1
         self._ready_fds.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_ready_fd", -1) >= 0:
+            self._ready_fds.close_forgotten()
