@@ -1520,6 +1520,7 @@ def test_a_line_that_is_too_long_for_a_terminal_is_cut_by_the_kernel_and_blocks_
     transport.write(b"x" * MIB)
     run_until(reactor, lambda: not transport._child.writer.queued_bytes)
     transport.write(b"\n")
+    run_until(reactor, lambda: not transport._child.writer.queued_bytes)
     run_until(reactor, lambda: goes_quiet(reactor))
     line.let_on()
     assert int(line.hear()) == 4096

@@ -494,6 +494,7 @@ def busy_in_a_storm(way: str, end: str, public: str, high: bool) -> int:
     return len(busy)
 
 
+@pytest.mark.needs("unshare")
 def test_threads_that_write_programs_and_run_them_do_not_make_them_busy(
     program: Build, public_path: Path
 ) -> None:
