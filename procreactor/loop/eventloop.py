@@ -351,8 +351,8 @@ def _has_begun() -> bool:
     raised = sys.exception()
     ours = raised.__traceback__ if raised is not None else None
     its = ours.tb_next if ours is not None else None
-    if its is None or its.tb_next is not None:
-        return True  # a function of C has returned, or it called others
+    if its is None:
+        return True  # a function of C has returned
     code = its.tb_frame.f_code.co_code
     beginning = next((at for at in range(0, len(code), 2) if code[at] == opmap["RESUME"]), 0)
     return its.tb_lasti > beginning

@@ -299,8 +299,15 @@ def test_an_interrupt_in_a_run_leaves_nothing() -> None:
 # --- a loop's calls and timers --------------------------------------------------------------------
 
 
-def strikes_in_turns(library: str) -> int:
+def interrupt(number: int, frame: object) -> None:
+    """A handler in Python, which has a place in the traceback."""
+    raise KeyboardInterrupt
+
+
+def strikes_in_turns(library: str, by_python: bool) -> int:
     """Each call comes once, wherever it strikes: before it, in it, after it, or between two."""
+    if by_python:
+        signal.signal(signal.SIGINT, interrupt)
     loop = EventLoop()
     came: list[str] = []
 
@@ -334,8 +341,9 @@ def strikes_in_turns(library: str) -> int:
     return count
 
 
-def test_an_interrupt_in_a_turn_loses_no_call_and_makes_none_twice() -> None:
-    assert alone(strikes_in_turns, built()[0]) > 30
+@pytest.mark.parametrize("by_python", [False, True])
+def test_an_interrupt_in_a_turn_loses_no_call_and_makes_none_twice(by_python: bool) -> None:
+    assert alone(strikes_in_turns, built()[0], by_python) > 30
 
 
 def strikes_in_timers(library: str) -> int:
