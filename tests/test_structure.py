@@ -208,7 +208,6 @@ LAZY = {
     ("procreactor.apps.cli.session", "_open_log"),
     ("procreactor.apps.cli.session", "_open_results"),
     ("procreactor.apps.commands", "__str__"),
-    ("procreactor.loop.eventloop", "_has_begun"),
 }
 """Where an import may hide: the reactor is made, and the package's names are fetched, on demand;
 the live view's library is an extra, and takes longer to import than most runs take; and what most

@@ -225,19 +225,7 @@ class Cgroup:
 
         OSError where there is no fd to be had to look, or no memory.
         """
-        found: list[int] = []
-        folders = ["."]  # and what a child with the right to has made below
-        while folders:
-            folder = folders.pop()
-            try:
-                pids, below = _read_folder(folder, self.fd)
-            except OSError as error:
-                if is_shortage(error):
-                    raise
-                continue  # removed by now
-            found += pids
-            folders += [f"{folder}/{name}" for name in below]
-        return found
+        return _read_all_members(".", self.fd)
 
     def signal(self, number: int) -> dict[int, int]:
         """Send signal *number* to every process in it and below; return whom it reached.
@@ -386,14 +374,21 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _read_folder(path: str, folder_fd: int) -> tuple[list[int], list[str]]:
-    """Return who is in the group at *path*, and the names of those below. OSError."""
+def _read_all_members(name: str, folder_fd: int) -> list[int]:
+    """Return who is in a group, and in those that a child with the right to has made below."""
     fds = Fds()
     try:
-        fd = fds.open(partial(os.open, dir_fd=folder_fd), path, _DIRECTORY)
+        fd = fds.open(partial(os.open, dir_fd=folder_fd), name, _DIRECTORY)
+        found = _read_members(fd)
         with os.scandir(fd) as entries:
             below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        return _read_members(fd), below
+        for one in below:
+            found += _read_all_members(one, fd)
+        return found
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return []  # removed by now
     finally:
         fds.close()
 
@@ -597,23 +592,30 @@ def _make_locked(parent: str, controllers: Collection[str]) -> tuple[str, Fds]:
     """Return a new directory below *parent*, and its lock; SpawnError."""
     for _ in range(_TRIES):
         path = f"{parent}/{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-        try:
-            os.mkdir(path, 0o755)
-        except OSError as error:
-            raise _refusal(error.errno or 0, controllers, parent, _NO_GROUP) from None
         lock = Fds()
         try:
+            _make_directory(path, parent, controllers)
             if _lock(path, lock) and os.path.exists(path):
                 return path, lock
+        except SpawnError:
+            raise  # there is no directory
         except OSError as error:  # EMFILE, say
             lock.close()
             remove(path)
             raise _refusal(error.errno or 0, controllers, path, "") from None
         except BaseException:
             lock.close()
+            remove(path)
             raise
         lock.close()
     raise _refusal(errno.EAGAIN, controllers, parent, "others remove it as soon as it is made")
+
+
+def _make_directory(path: str, parent: str, controllers: Collection[str]) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except OSError as error:
+        raise _refusal(error.errno or 0, controllers, parent, _NO_GROUP) from None
 
 
 def _lock(path: str, fds: Fds) -> bool:

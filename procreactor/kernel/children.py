@@ -12,6 +12,7 @@ Facts:
   other code may have done that, waitid(WNOWAIT) says right before whether it is a child of ours,
   and /proc, where there is one, whether it is this one, by the time at which it was started. What
   is left is the moment between the question and the signal.
+- Where there are no threads either, the eventfd is readable from the start, as for a traced zombie.
 - Where a sandbox denies waitid altogether, a pidfd still tells the end, and /proc to that thread:
   once, without a status, and the zombie stays. /proc alone then says whose a number is. To look
   takes an fd: where none is to be had, nothing is known, neither an end nor another's number.
@@ -30,8 +31,10 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
@@ -436,7 +439,8 @@ def _watch_by_thread(pid: int) -> int:
         )
         if not _has_started(thread):
             _check_waits(pid)
-            _tell(copies)
+            os.eventfd_write(fds[0], 1)
+            _close_all(copies)
         return fds[0]
     except BaseException as error:
         _close_all(copies)
@@ -504,9 +508,7 @@ def _birth_if_seen(pid: int) -> int | None:
 
 
 def _close_all(fds: list[int]) -> None:
-    while fds:
-        try:
-            fd = fds.pop()
-        except IndexError:
-            return
-        close_fd(fd)
+    try:  # one call of C, so that an interrupt loses none
+        deque(map(close_fd, map(fds.pop, repeat(-1, len(fds)))), 0)
+    except IndexError:
+        pass  # its thread has taken it, and closes it

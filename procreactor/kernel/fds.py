@@ -39,7 +39,7 @@ One C call, and no function: an exception of a signal handler comes before it or
 class Fds:
     """Fds that ``close()`` closes, each of them from the moment that it is one.
 
-    Once they are closed there are no more of them; to close them again does nothing.
+    Once they are closed no more can be opened; to close them again does nothing.
     """
 
     __slots__ = ("_numbers", "_pid", "close")
@@ -54,6 +54,8 @@ class Fds:
 
     def open(self, opener: Callable[..., int], *arguments: Any) -> int:
         """Return ``opener(*arguments)``, a new fd; *opener* is a function of C."""
+        if not self._numbers:
+            raise ValueError("these are closed")
         # One call of C, from the system call to the list: an interrupt comes before it or after it.
         self._numbers.extend(map(opener, *zip(arguments)))
         number: int = self._numbers[-1]

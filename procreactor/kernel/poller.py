@@ -118,5 +118,5 @@ class Poller:
         self._ready_fds.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_ready_fd", -1) >= 0:
+        if hasattr(self, "_ready_fds"):
             self._ready_fds.close_forgotten()

@@ -36,6 +36,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from opcode import opmap
+from types import FunctionType
 
 from procreactor.core import binding
 from procreactor.errors import report_callback_error
@@ -49,6 +51,8 @@ from procreactor.loop.timers import Timer, TimerQueue
 __all__ = ["READ", "EventLoop", "Watch"]
 
 Callback = Callable[..., object]
+
+_RESUME = opmap["RESUME"]
 
 
 def _tell_nobody(events: int) -> None:
@@ -262,7 +266,7 @@ class EventLoop:
             try:
                 callback(*args)
             except BaseException:
-                if not _has_begun():
+                if not _has_begun(callback):
                     soon.appendleft((callback, args))
                 report_callback_error(_name(callback))
         return True
@@ -275,7 +279,7 @@ class EventLoop:
                 try:
                     timer.callback(*timer.args, **timer.kwargs)
                 except BaseException:
-                    if not _has_begun():
+                    if not _has_begun(timer.callback):
                         self.timers.give_back(timer)
                     report_callback_error(_name(timer.callback))
         self.on_timers_changed()
@@ -340,21 +344,25 @@ class EventLoop:
         self._open()
 
 
-def _has_begun() -> bool:
-    """Whether the callback that the exception being handled came out of has run at all.
+def _has_begun(callback: Callback) -> bool:
+    """Whether *callback*, out of which the exception being handled came, has run at all.
 
-    A signal handler may raise right at its beginning, and then it is still to be called. In Python
-    that is where its code has RESUME (Python's dis).
+    A signal handler may raise right at its beginning, and then it is still to be called. That can
+    be told of a function in Python: it is where its code has RESUME (Python's dis).
     """
-    from opcode import opmap  # for one who is interrupted only
-
     raised = sys.exception()
     ours = raised.__traceback__ if raised is not None else None
     its = ours.tb_next if ours is not None else None
-    if its is None:
-        return True  # a function of C has returned
-    code = its.tb_frame.f_code.co_code
-    beginning = next((at for at in range(0, len(code), 2) if code[at] == opmap["RESUME"]), 0)
+    while isinstance(callback, partial):
+        callback = callback.func
+    function = getattr(callback, "__func__", callback)
+    if its is None or not isinstance(function, FunctionType):
+        return True
+    code = its.tb_frame.f_code
+    if code is not function.__code__:
+        return True
+    bytecode = code.co_code
+    beginning = next((at for at in range(0, len(bytecode), 2) if bytecode[at] == _RESUME), 0)
     return its.tb_lasti > beginning
 
 

@@ -211,9 +211,9 @@ class TimerQueue:
         return True
 
     def give_back(self, timer: Timer) -> None:
-        """Undo a `claim`: *timer* was not called, and is due still."""
+        """Undo a `claim`: *timer* was not called, and is the first that is due."""
         timer.state = _ACTIVE
-        self._due[timer] = None
+        self._due = {timer: None, **self._due}
 
     def pending(self) -> list[Timer]:
         """Return the timers still to happen: the unclaimed, then the others, each in order.
@@ -235,10 +235,9 @@ class TimerQueue:
         """Leave only live entries in the heap, if too many are not."""
         if self._forgotten <= _SWEEP_FLOOR or self._forgotten <= len(self._heap) // 2:
             return
-        heap = [entry for entry in self._heap if entry[2]._entry is entry]
-        heapify(heap)
-        self._heap = heap
+        self._heap = [entry for entry in self._heap if entry[2]._entry is entry]
         self._forgotten = 0
+        heapify(self._heap)
 
     def _head(self) -> Timer | None:
         """Return the earliest timer, whose entry is now the first of the heap; None if empty."""

@@ -328,6 +328,7 @@ def strikes_in_turns(library: str, by_python: bool) -> int:
         for _ in range(3):
             loop.run_once(0)
         assert sorted(came) == ["a", "b", "c", "d"], came
+        assert came.index("b") < came.index("c")
         assert not loop.timers
         begin()
 
