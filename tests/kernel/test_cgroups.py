@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,25 @@ def test_a_group_that_is_closed_keeps_no_fd(home: Home) -> None:
     made.close()
     made.close()
     assert set(os.listdir(f"{PROC}/self/fd")) == before
+
+
+@needs_cgroup
+def test_those_who_live_deeper_than_a_path_can_say_are_found(group: Cgroup) -> None:
+    """20 groups in each other, with long names, each made from where the last one is."""
+    name = "n" * 250
+    folders = [group.fd]
+    with subprocess.Popen(["sleep", "600"]) as sleeper:
+        try:
+            for _ in range(20):
+                os.mkdir(name, dir_fd=folders[-1])
+                folders.append(os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=folders[-1]))
+            with open("cgroup.procs", "w", opener=partial(os.open, dir_fd=folders[-1])) as procs:
+                procs.write(str(sleeper.pid))
+            assert group.members() == [sleeper.pid]
+            assert group.signal(signal.SIGKILL).keys() == {sleeper.pid}
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+            while len(folders) > 1:
+                os.close(folders.pop())
+                os.rmdir(name, dir_fd=folders[-1])

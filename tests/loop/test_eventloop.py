@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from xml.parsers import expat
 
 import pytest
 from support import PROC
@@ -107,6 +108,28 @@ def test_a_call_that_raises_is_logged_by_name_and_the_next_is_made(
     assert "explode raised" in record.getMessage()
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ValueError)
+
+
+def test_a_compiled_call_that_raises_is_made_once_and_keeps_nobody_waiting(
+    loop: EventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such put frames of their own into a traceback, which begin where they end."""
+
+    def refuse(name: str, attributes: object) -> None:
+        started.append(name)
+        raise ValueError
+
+    started: list[str] = []
+    made: list[str] = []
+    parser, other = expat.ParserCreate(), expat.ParserCreate()
+    parser.StartElementHandler = other.StartElementHandler = refuse
+    loop.call_soon(parser.Parse, b"<a>")
+    loop.call_later(0, other.Parse, b"<b>")
+    loop.call_soon(made.append, "next")
+    for _ in range(3):
+        loop.run_once(0)
+    assert (started, made) == (["a", "b"], ["next"])
+    assert len(caplog.records) == 2
 
 
 def test_what_is_no_exception_leaves_the_turn_and_nothing_is_lost(

@@ -301,3 +301,14 @@ def test_the_repr_of_a_timer_says_its_state_and_deadline() -> None:
     assert repr(timer).startswith("<Timer active deadline_s=1.5 <function nothing")
     queue.cancel(timer)
     assert "cancelled" in repr(timer)
+
+
+def test_one_that_is_given_back_is_handed_out_first_again() -> None:
+    queue = TimerQueue()
+    timers = [queue.add(float(number), nothing) for number in range(3)]
+    assert queue.pop_due(2.0) == timers
+    assert queue.claim(timers[0])
+    queue.give_back(timers[0])
+    assert queue.next_deadline() == 0.0
+    assert queue.pop_due(2.0) == timers
+    assert len(queue) == 3
