@@ -397,7 +397,8 @@ def open_exit_fd(pid: int) -> int:
     The caller closes it. For a child that nobody has reaped yet: the number must still be its own.
     For none: ProcessLookupError, or an fd that is readable soon. Readable at once where neither a
     pidfd nor a thread is to be had: who is not found to have ended then is to be looked at again,
-    now and then. SpawnError (EMFILE, ENFILE).
+    now and then. SpawnError (EMFILE, ENFILE; EAGAIN: nobody may wait for it either, or the
+    interpreter is at its end).
     """
     if "pidfd" in in_use():
         fds: list[int] = []
