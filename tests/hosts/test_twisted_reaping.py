@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 from alone import alone
+from held import wait_for
 from hosts.hosted import (
     HOW,
     SHELL,
@@ -312,15 +313,18 @@ def test_the_stop_closes_the_pipes_of_living_children_and_leaves_them_alone(
 
 
 def test_what_was_reaped_before_the_stop_is_told_all_when_its_pipes_close(
-    reactor: Any, gate: Gate
+    reactor: Any, gate: Gate, tmp_path: Path
 ) -> None:
     """A grandchild holds them."""
     witness = Witness(processExited=lambda _: reactor.stop())
-    shell(reactor, witness, '(read go <"$1") & exit 3', gate.path)
+    through = tmp_path / "through"
+    script = '(read go <"$1"; : >"$2") & exit 3'
+    shell(reactor, witness, script, gate.path, str(through))
     reactor.run(installSignalHandlers=False)
     assert witness.end == (3, None)
     assert sorted(witness.lost) == PIPES
     gate.open()
+    wait_for(through.exists)  # else it may come to a gate that is gone, and stay there
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit])

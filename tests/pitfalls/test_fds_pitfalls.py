@@ -609,6 +609,7 @@ def test_without_room_for_an_fd_a_spawn_fails_and_leaves_nothing(way: str) -> No
     assert set(stages) <= (known | {"exit watch"} if by_thread else known), stages
 
 
+@pytest.mark.needs("vfork")
 def test_without_room_for_what_stands_for_a_pidfd_a_spawn_fails_and_leaves_nothing() -> None:
     """B.8: the child is there already, and must be gone again."""
     assert alone(substitutes_without_room, disable="pidfd") == ["exit watch", "exit watch"]
@@ -921,6 +922,7 @@ def refused_unshare(error: int, end: str) -> list[Any]:
 
 @needs_seccomp
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+@pytest.mark.needs("vfork")
 def test_a_table_that_may_not_be_unshared_any_more_is_copied(error: int, program: Build) -> None:
     """B.16: a sandbox that is entered after the first spawn."""
     mode, code = alone(refused_unshare, int(error), program("end"))

@@ -387,6 +387,7 @@ def end_of_a_child_that_is_told_to_quit_at_exec(way: str, end: str, public: str)
 
 
 @on_every_way(*BY_MEMORY)
+@pytest.mark.needs("vfork")
 def test_a_quit_before_exec_dumps_no_memory_that_is_shared(
     way: str, program: Build, public_path: Path
 ) -> None:
@@ -530,6 +531,7 @@ def test_a_parent_that_dies_while_its_child_is_at_exec_takes_it_along(
 
 @INITIAL_USER_ONLY
 @pytest.mark.parametrize("kill", [True, False])
+@pytest.mark.needs("helper")
 def test_a_parent_that_died_before_the_death_signal_was_set_is_noticed(
     kill: bool, program: Build, public_path: Path
 ) -> None:

@@ -47,7 +47,8 @@ def rights_of_all_threads() -> frozenset[tuple[str, ...]]:
             status = (thread / "status").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue  # just ending
-        if "\nThreads:\t0\n" not in status:  # so the kernel says of who has no signals any more
+        # One that is ending has no umask any more, then no signals either, and no thread counts.
+        if "\nUmask:" in status and "\nThreads:\t0\n" not in status:
             found.add(rights_of(status))
     return frozenset(found)
 
