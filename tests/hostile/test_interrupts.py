@@ -273,7 +273,7 @@ def strikes_in_a_watch(library: str, end: str) -> int:
     return count
 
 
-@pytest.mark.needs("pidfd")
+@pytest.mark.needs("pidfd", "pidfd_open")  # else threads have copies, until the child has ended
 def test_an_interrupt_in_the_watch_of_a_childs_end_leaves_no_fd() -> None:
     assert alone(strikes_in_a_watch, *built()) > 5
 
