@@ -675,17 +675,17 @@ def test_only_standard_error_may_be_as_another(stream: str) -> None:
 # --- too few fds ----------------------------------------------------------------------------------
 
 
-def time_out_without_an_fd(folder: str) -> list[list[object]]:
-    """The second has come and gone when the third is asked for, and the first is there for long."""
-    here = Path(folder, "here")
+def time_out_without_an_fd() -> list[list[object]]:
+    """There is no fd left from when the loop has the first in hand, until it is over."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     taken: list[int] = []
+    heard: list[bytes] = []
 
     def commands() -> Iterator[Command]:
-        deaf = ["sh", "-c", f"trap '' TERM; : >{here}; sleep 60 & wait; wait"]
-        yield Command(deaf, timeout_s=2)  # long enough for the next one, on any machine
-        yield Command(["true"])
-        wait_for(here.exists)
+        deaf = ["sh", "-c", "trap '' TERM; echo here; sleep 60 & wait; wait"]
+        yield Command(deaf, timeout_s=2)  # long enough for the others, on any machine
+        while not heard:
+            yield Command(["true"])
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
         try:
             while True:
@@ -693,7 +693,10 @@ def time_out_without_an_fd(folder: str) -> list[list[object]]:
         except OSError:
             pass
 
-    results = run_many(commands(), jobs=2, kill_after_s=0.1)
+    def on_output(index: int, fd: int, data: bytes) -> None:
+        heard.append(data)
+
+    results = run_many(commands(), jobs=2, kill_after_s=0.1, on_output=on_output)
     found: list[list[object]] = [[one.index, one.timed_out, one.signal] for one in results]
     for fd in taken:
         os.close(fd)
@@ -701,8 +704,7 @@ def time_out_without_an_fd(folder: str) -> list[list[object]]:
 
 
 @pytest.mark.needs("file limits", "/proc")
-def test_without_an_fd_to_look_for_a_tree_its_command_is_killed_and_the_run_goes_on(
-    tmp_path: Path,
-) -> None:
-    found = alone(time_out_without_an_fd, str(tmp_path), disable="clone3")  # by its session
-    assert found == [[1, False, None], [0, True, signal.SIGKILL]]
+def test_without_an_fd_to_look_for_a_tree_its_command_is_killed_and_the_run_goes_on() -> None:
+    *others, deaf = alone(time_out_without_an_fd, disable="clone3")  # by its session
+    assert others == [[index, False, None] for index in range(1, len(others) + 1)]
+    assert deaf == [0, True, signal.SIGKILL]
