@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import IO, Any
 
 from support import PYTHON
@@ -113,23 +113,37 @@ class _Pytest(ModuleType):
         return import_module("pytest")
 
 
-def _import(path: str) -> ModuleType:
-    """Import a test file under its own name; from its cache where there is one."""
+def _import(path: str, name: str) -> Any:
+    """Return the function *name* of a test file, imported from its cache where there is one."""
     sys.modules["pytest"] = pytest = _Pytest("pytest")
     spec = spec_from_file_location(Path(path).stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
-    if any(_asks_more(value) for value in vars(module).values()):
-        pytest.load()
-    return module
+    function = getattr(module, name)
+    if _asks_more(function, set()):
+        pytest.load()  # later there may be no fd for it
+    return function
 
 
-def _asks_more(value: object) -> bool:
-    """Whether it is a function, and no test, that uses pytest: later there may be no fd for it."""
-    is_function = isinstance(value, FunctionType) and not value.__name__.startswith("test_")
-    return is_function and "pytest" in value.__code__.co_names
+def _asks_more(function: object, seen: set[object]) -> bool:
+    """Whether it, or a function that it names, uses of pytest what has no stand-in."""
+    function = getattr(function, "__wrapped__", function)
+    if not isinstance(function, FunctionType) or function in seen:
+        return False
+    seen.add(function)
+    names = set(_names_in(function.__code__))
+    if "pytest" in names and names & {"MonkeyPatch", "approx", "fail", "raises", "skip", "warns"}:
+        return True
+    return any(_asks_more(function.__globals__.get(name), seen) for name in names)
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names_in(inner)
 
 
 def _main(path: str, name: str, args: str, result_fd: str) -> None:
@@ -139,7 +153,7 @@ def _main(path: str, name: str, args: str, result_fd: str) -> None:
 
     fd = int(result_fd)
     os.set_inheritable(fd, False)
-    function = getattr(_import(path), name)
+    function = _import(path, name)
     binding.reserve()
     fds = open_fds()
     result = function(*json.loads(args))

@@ -44,8 +44,6 @@ from fdtables import (
 )
 from fuse import needs_fuse, served
 from held import held_copy
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mounts import needs_mounts, private_mounts, unmount
 from seccomp import Call, deny, needs_seccomp, supervised
 from support import (
@@ -293,6 +291,10 @@ def test_all_maps_of_four_fds_are_right(
 
 
 def any_map(way: str, program: str, report: str) -> None:
+    # Here alone: to import it takes more time than most of what this file runs alone.
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
     with (
         numbers_taken([9, 31, 40, 62, 63, 64, 65, 71, 80, 200]),
         tables(way, program, report) as found,
