@@ -200,12 +200,15 @@ def _pipes() -> Iterator[Goal]:
 
 
 _COMMAND = "procreactor run"
+_UNGROUPED = "procreactor run -u"
 
 
 def _commands() -> Iterator[Goal]:
     """Many commands, as a user of xargs or GNU parallel runs them."""
     for ours in ("run_many", _COMMAND):
         yield from _faster("tiny", ours, {"xargs": 2.5, "parallel": 20.0}, "commands per second")
+    # xargs collects no output: so this is what is like it.
+    yield from _faster("tiny", _UNGROUPED, {"xargs": 2.5}, "the same, no output collected")
     for point in ("16 of 64 MiB", "1,024 of 1 MiB"):
         top, bottom = (
             Ref("ordered_output", f"ordered output, {point}", library, "gigabytes_per_s")

@@ -27,6 +27,7 @@ ORDER = (
     "batch",
     "run_many",
     "procreactor run",
+    "procreactor run -u",
     "procreactor",
     "hosted",
     "posix_spawn",
@@ -43,6 +44,7 @@ ORDER = (
 """Of the rows of all tables."""
 
 MEANINGS = {
+    "procreactor run -u": "the children write to its output themselves, as those of xargs",
     "hosted": "Twisted, on procreactor's reactor",
     "python": "the interpreter that runs the others, with nothing to do",
 }

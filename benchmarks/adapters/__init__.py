@@ -9,7 +9,7 @@ from __future__ import annotations
 
 __all__ = ["library_of", "module_of"]
 
-_LIBRARIES = {"command": "procreactor run"}
+_LIBRARIES = {"command": "procreactor run", "ungrouped": "procreactor run -u"}
 """By module, where a library's name is none that a module may have."""
 
 

@@ -12,8 +12,9 @@ NEEDS = "spawn_many"
 UNITS = {"us_per_child": "us"}
 SHOWN = ("us_per_child",)
 ABOUT = (
-    "run_many and `procreactor run` have two pipes, xargs and posix_spawn none, GNU parallel has a "
-    "shell and perl. Where a program runs the children, its own start is part of it."
+    "run_many and `procreactor run` have two pipes, `procreactor run -u`, xargs and posix_spawn "
+    "none, GNU parallel has a shell and perl. Where a program runs the children, its own start is "
+    "part of it."
 )
 
 SECONDS = 0.6

@@ -10,8 +10,8 @@ All children get an empty environment (those of GNU parallel its own), so that a
             path       the child's directory is /tmp
             identity   the child is uid and gid 65534, without groups; for root alone
             pty        a terminal in place of the pipes
-        What has no pipes (posix_spawn, xargs, parallel), or none for standard input (run_many,
-        procreactor run), does less, and its tables say so.
+        What has no pipes (posix_spawn, xargs, procreactor run -u, parallel), or none for standard
+        input (run_many, procreactor run), does less, and its tables say so.
     STARTS_ANEW    True of a program that each spawn_many starts: its own start is in the seconds,
         and only many children make it count for little
     command_line(at_once, *options) -> what starts that program; a child's argv is to be added

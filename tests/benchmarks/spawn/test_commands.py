@@ -55,7 +55,7 @@ def test_a_program_whose_children_take_no_time_is_asked_for_no_more_than_the_mos
     assert _pace.warm_up(adapter, ["x"], 16, "plain", 0.5) == _pace.MOST
 
 
-@pytest.mark.parametrize("name", ["command", "xargs"])
+@pytest.mark.parametrize("name", ["command", "ungrouped", "xargs"])
 def test_each_line_is_one_child(name: str) -> None:
     adapter = importlib.import_module(f"benchmarks.adapters.spawn.{name}")
     line = [*adapter.command_line(2), "echo", "item"]

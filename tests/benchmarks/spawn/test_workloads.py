@@ -18,7 +18,7 @@ from benchmarks.plan import workloads
 LOOPS = ("procreactor", "hosted", "twisted", "asyncio")
 EVERY = (*LOOPS, "subprocess", "posix_spawn", "limit1", "limit2")
 HOLDERS = (*LOOPS, "subprocess")
-COMMANDS = ("procreactor run", "xargs")
+COMMANDS = ("procreactor run", "procreactor run -u", "xargs")
 
 
 def growth(what: str, size: float, way: str = "plain") -> dict[str, Any]:
