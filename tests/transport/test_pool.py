@@ -1447,8 +1447,8 @@ def test_a_submission_that_was_interrupted_takes_no_place_for_ever(
                 crowd.pool.submit(sh("exit 3"))
             assert [code_of(one) for one in crowd.run_all()][-3:] == [3, 3, 3]
     finally:
-        if named.exists():
-            kill_who_was_named(named.read_bytes())
+        if named.exists() and (name := named.read_bytes()):  # empty: its shell was killed at that
+            kill_who_was_named(name)
 
 
 WHERE_ENDS_COME_THROUGH = [
