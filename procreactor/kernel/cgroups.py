@@ -70,6 +70,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 32
 """So many pidfds are open at once while a group is signalled."""
 
+_FEW = 4
+"""So many groups of one home have fds with the lowest numbers: for the first high one the kernel makes
+a larger table, and waits some milliseconds."""
+
 _LINKS_OF_A_LEAF = 2
 """Its own ``.`` and its name in the parent; each group below has a ``..``."""
 
@@ -161,22 +165,24 @@ def identify(fd: int) -> CgroupId | None:
 class Cgroup:
     """The group whose directory is *path*; owns two fds until `close`.
 
-    *at_once* False: kill without cgroup.kill, as before Linux 5.14.
+    *at_once* False: kill without cgroup.kill, as before Linux 5.14. *is_one_of_many*: its fds get
+    high numbers (`Fds.open_high`).
     """
 
     __slots__ = ("_at_once", "_events_fd", "_fds", "fd", "is_spent", "path")
 
-    def __init__(self, path: str, *, at_once: bool = True) -> None:
+    def __init__(self, path: str, *, at_once: bool = True, is_one_of_many: bool = False) -> None:
         self._fds = Fds()
+        open_fd = self._fds.open_high if is_one_of_many else self._fds.open
         self.path = path
         self._at_once = at_once
         self.is_spent = False
         """Whether who is born into it may be killed at once, see above."""
 
         try:
-            self.fd = self._fds.open(os.open, path, _DIRECTORY)
+            self.fd = open_fd(os.open, path, _DIRECTORY)
             inside = partial(os.open, dir_fd=self.fd)
-            self._events_fd = self._fds.open(inside, "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            self._events_fd = open_fd(inside, "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             self._fds.close()
             raise
@@ -444,11 +450,12 @@ class Home:
 
     def new_group(self, limits: Mapping[str, str] | None = None) -> Cgroup:
         """Return a new, empty group with *limits*, as for `Cgroup.set_limits`; OSError."""
-        path = f"{self.path}/{next(self._numbers)}"
+        number = next(self._numbers)
+        path = f"{self.path}/{number}"
         os.mkdir(path)
         group = None
         try:
-            group = Cgroup(path)
+            group = Cgroup(path, is_one_of_many=number >= _FEW)
             os.path.exists(f"{path}/cgroup.procs")  # births are some 4 us faster, see above
             group.set_limits(limits or {})
         except BaseException:

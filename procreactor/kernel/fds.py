@@ -15,6 +15,7 @@ lost. So an fd has to be somebody's before its system call comes back to Python:
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from procreactor.core import binding
 __all__ = ["Fds", "close_fd", "is_shortage", "read_file"]
 
 _PIECE_BYTES = 16384  # most of what /proc says fits into one
+
+_HIGH = 128
+"""Above what a child gets of our table (the cut, csrc/slots.c), in a program that has few fds."""
 
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -60,6 +64,21 @@ class Fds:
         self._numbers.extend(map(opener, *zip(arguments)))
         number: int = self._numbers[-1]
         return number
+
+    def open_high(self, opener: Callable[..., int], *arguments: Any) -> int:
+        """As `open`, and the fd has a high number, if there is one to be had.
+
+        For many that are kept for long: each low one is copied for each child, and closed in it.
+        """
+        low = self.open(opener, *arguments)
+        if low >= _HIGH:
+            return low
+        try:
+            high = self.open(fcntl.fcntl, low, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        except OSError:
+            return low  # RLIMIT_NOFILE
+        deque(map(close_fd, map(self._numbers.pop, (-2,))), 0)  # one call of C
+        return high
 
     def close_forgotten(self) -> None:
         """Close them as their owner's ``__del__``: not in a copy of the process that opened them.

@@ -363,6 +363,11 @@ def _make_a_group(stage: Stage) -> None:
             assert group.is_as_new()
             assert group.members() == []
             assert group.wait_empty(0)
+            same = Cgroup(group.path, is_one_of_many=True)
+            try:
+                assert same.is_as_new()
+            finally:
+                same.close()
         finally:
             group.close()
         cgroups.remove(group.path)
