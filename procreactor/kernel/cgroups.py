@@ -71,8 +71,8 @@ _CHUNK = 32
 """So many pidfds are open at once while a group is signalled."""
 
 _FEW = 4
-"""So many groups of one home have fds with the lowest numbers: for the first high one the kernel makes
-a larger table, and waits some milliseconds."""
+"""So many groups of one home have fds with the lowest numbers: for the first high one the kernel
+makes a larger table, and waits some milliseconds."""
 
 _LINKS_OF_A_LEAF = 2
 """Its own ``.`` and its name in the parent; each group below has a ``..``."""
