@@ -50,7 +50,7 @@ def test_a_reader_who_does_not_read_is_not_waited_for_in_a_write(kind: str) -> N
         assert fill(outlet) > 0
         assert not fcntl.fcntl(theirs, fcntl.F_GETFL) & os.O_NONBLOCK
         while select.select([], [outlet.fd], [], 0)[1]:
-            fill(outlet)  # the kernel has moved something on, of a terminal's, in a thread of its own
+            fill(outlet)  # of a terminal's, a thread of the kernel has moved something on
         while not select.select([], [outlet.fd], [], 0)[1]:
             os.read(ours, 1000)
         outlet.wait()
