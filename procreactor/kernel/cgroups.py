@@ -231,7 +231,10 @@ class Cgroup:
 
         OSError where there is no fd to be had to look, or no memory.
         """
-        return _read_all_members(".", self.fd)
+        try:
+            return _read_all_members(".", self.fd)
+        except RecursionError:  # a child that means harm has made a thousand in each other
+            raise OSError(errno.ENOMEM, "too many groups in each other", self.path) from None
 
     def signal(self, number: int) -> dict[int, int]:
         """Send signal *number* to every process in it and below; return whom it reached.

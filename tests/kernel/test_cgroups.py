@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -172,3 +173,20 @@ def test_those_who_live_deeper_than_a_path_can_say_are_found(group: Cgroup) -> N
             while len(folders) > 1:
                 os.close(folders.pop())
                 os.rmdir(name, dir_fd=folders[-1])
+
+
+@needs_cgroup
+def test_groups_too_deep_to_look_into_are_refused_and_no_fd_is_left(group: Cgroup) -> None:
+    depth, limit = 220, sys.getrecursionlimit()
+    for level in range(1, depth + 1):
+        os.mkdir(group.path + "/n" * level)
+    before = set(os.listdir(f"{PROC}/self/fd"))
+    sys.setrecursionlimit(200)
+    try:
+        with pytest.raises(OSError, match="too many groups in each other"):
+            group.members()
+    finally:
+        sys.setrecursionlimit(limit)
+        for level in range(depth, 0, -1):
+            os.rmdir(group.path + "/n" * level)
+    assert set(os.listdir(f"{PROC}/self/fd")) == before
