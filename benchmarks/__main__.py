@@ -16,7 +16,7 @@ from benchmarks.plan import MEANINGS, libraries, workloads
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     names = list(dict.fromkeys(library for _, library in libraries()))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a look, in under two minutes")
+    parser.add_argument("--quick", action="store_true", help="a look, in some two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the result")
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="print what changed against a kept result"
