@@ -201,12 +201,16 @@ def test_imports_make_no_circle() -> None:
 LAZY = {
     ("procreactor.internet", "__getattr__"),
     ("procreactor", "__getattr__"),
-    ("procreactor.apps.cli.views", "open_view"),
+    ("procreactor.apps.cli.views", "_open_line"),
+    ("procreactor.apps.cli.views", "_open_live"),
     ("procreactor.__main__", "_do"),
     ("procreactor.errors", "_log_exception"),
     ("procreactor.apps.cli.main", "_page"),
     ("procreactor.apps.cli.session", "_open_log"),
     ("procreactor.apps.cli.session", "_open_results"),
+    ("procreactor.apps.cli.session", "_new_admission"),
+    ("procreactor.apps.cli.session", "_new_median"),
+    ("procreactor.apps.cli.session", "_most_jobs"),
     ("procreactor.apps.commands", "__str__"),
 }
 """Where an import may hide: the reactor is made, and the package's names are fetched, on demand;
@@ -292,6 +296,7 @@ PURE = [
     "apps.cli.values",
     "apps.cli.order",
     "apps.cli.progress",
+    "apps.cli.rendering",
     "apps.cli.shellwords",
     "apps.cli.stats",
     "apps.cli.tagging",

@@ -36,7 +36,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from opcode import opmap
 from types import FunctionType
 
 from procreactor.core import binding
@@ -52,11 +51,13 @@ __all__ = ["READ", "EventLoop", "Watch"]
 
 Callback = Callable[..., object]
 
-_RESUME = opmap["RESUME"]
-
 
 def _tell_nobody(events: int) -> None:
     """The callback of a watch that is over."""
+
+
+_RESUME = _tell_nobody.__code__.co_code[0]
+"""The first instruction of a function. To ask `opcode` is a hundredth of the command's start."""
 
 
 class Watch:

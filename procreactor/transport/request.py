@@ -15,7 +15,6 @@ Decisions (CONTRIBUTING.md, Decisions):
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -37,6 +36,7 @@ Text = str | bytes
 
 _PATH_TYPES = (str, bytes, os.PathLike)
 
+_RLIM_INFINITY = -1  # as resource has it, which is one more module to wait for
 _RLIMIT_MAX = (1 << 64) - 1
 _SIGNAL_MAX = 64
 
@@ -168,5 +168,5 @@ def _plan_rlimit(key: object, value: object, what: str) -> RlimitSetting:
 
 
 def _plan_limit(limit: object, what: str) -> int:
-    number = plan_int(limit, what, resource.RLIM_INFINITY, _RLIMIT_MAX)
-    return _RLIMIT_MAX if number == resource.RLIM_INFINITY else number
+    number = plan_int(limit, what, _RLIM_INFINITY, _RLIMIT_MAX)
+    return _RLIMIT_MAX if number == _RLIM_INFINITY else number

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from opcode import opmap
 from xml.parsers import expat
 
 import pytest
@@ -19,9 +20,14 @@ from support import PROC
 from watched import by_others, watched_by_kernel
 
 from procreactor.kernel.poller import HANGUP, READ, WRITE
+from procreactor.loop import eventloop
 from procreactor.loop.eventloop import EventLoop
 
 DEADLINE_S = 30
+
+
+def test_the_instruction_that_functions_begin_with_is_known() -> None:
+    assert opmap["RESUME"] == eventloop._RESUME
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""When the next job may start: --delay, --load, --memfree. The decision is pure, the readers small.
+"""When the next job may start: --delay, --load, --memfree. The policy is pure, readers are small.
 
 Decisions:
 
@@ -19,9 +19,10 @@ Sources: proc_loadavg(5), proc_meminfo(5), parallel(1).
 """
 
 import os
+import time
 from typing import NamedTuple
 
-__all__ = ["LOOK_AGAIN_S", "AdmissionPolicy", "max_load", "read_load", "read_memory"]
+__all__ = ["LOOK_AGAIN_S", "Admission", "AdmissionPolicy", "max_load", "read_load", "read_memory"]
 
 LOOK_AGAIN_S = 0.5
 """How soon a machine that is too busy is looked at again: often enough for jobs of a second."""
@@ -37,11 +38,6 @@ class AdmissionPolicy(NamedTuple):
 
     max_load: float | None = None
     memory_bytes: int | None = None
-
-    @property
-    def asks_nothing(self) -> bool:
-        """Whether every job may start at once, so that nothing need be read."""
-        return not self.delay_s and self.max_load is None and self.memory_bytes is None
 
     def wait_s(
         self,
@@ -68,6 +64,30 @@ class AdmissionPolicy(NamedTuple):
     def _is_short(self, available: int | None, share: float) -> bool:
         wanted = self.memory_bytes
         return wanted is not None and available is not None and available < wanted * share
+
+
+class Admission:
+    """A policy, asked about this machine as it is now."""
+
+    def __init__(self, policy: AdmissionPolicy) -> None:
+        self._policy = policy
+
+    def wait_s(self, last_start_s: float | None) -> float:
+        """Return in how many seconds to ask again; 0 means that the next job may start now.
+
+        *last_start_s*, on the clock of time.monotonic, is None before the first job.
+        """
+        policy = self._policy
+        return policy.wait_s(
+            time.monotonic(),
+            last_start_s,
+            read_load() if policy.max_load is not None else None,
+            read_memory() if policy.memory_bytes is not None else None,
+        )
+
+    def must_kill_youngest(self, running: int) -> bool:
+        """Tell whether the youngest of *running* jobs is to be killed and put back in the queue."""
+        return self._policy.must_kill_youngest(read_memory(), running)
 
 
 def max_load(text: str, cpus: int | None = None) -> float:

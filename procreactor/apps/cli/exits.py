@@ -26,7 +26,7 @@ xargs (findutils 4.9), xargs(1):
 """
 
 import errno
-from typing import Final, NamedTuple
+from typing import Final
 
 from procreactor.apps.halt import Halt
 from procreactor.model import ExitStatus
@@ -34,7 +34,6 @@ from procreactor.model import ExitStatus
 __all__ = [
     "OTHER_ERROR",
     "XARGS_OTHER_ERROR",
-    "XargsVerdict",
     "exit_value",
     "halted_status",
     "out_of_time",
@@ -90,24 +89,18 @@ def _per_cent(failed: int, jobs: int) -> int:
     return -(-100 * failed // (jobs or 1))
 
 
-class XargsVerdict(NamedTuple):
-    """The exit status so far, and whether nothing more is to be started."""
+def xargs_after(so_far: int, ended: ExitStatus | None, start_errno: int = 0) -> tuple[int, bool]:
+    """Return the exit status after one more command, and whether to start nothing more.
 
-    status: int
-    stop: bool
-
-
-def xargs_after(so_far: int, ended: ExitStatus | None, start_errno: int = 0) -> XargsVerdict:
-    """Return the verdict after one more command; with *ended* None it could not be started.
-
-    A verdict to stop stands, whatever the commands still running come to.
+    With *ended* None it could not be started. What has been stopped stays so, whatever the
+    commands still running come to.
     """
     if so_far >= 124:
-        return XargsVerdict(so_far, True)
+        return so_far, True
     if ended is None:
-        return XargsVerdict(start_failure_value(start_errno), True)
+        return start_failure_value(start_errno), True
     if ended.signal is not None:
-        return XargsVerdict(125, True)
+        return 125, True
     if ended.code == 255:
-        return XargsVerdict(124, True)
-    return XargsVerdict(so_far if ended.ok else 123, False)
+        return 124, True
+    return so_far if ended.ok else 123, False

@@ -21,7 +21,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from procreactor.apps.cli.progress import ProgressState, render_line, spell_duration
+from procreactor.apps.cli.progress import ProgressState
+from procreactor.apps.cli.rendering import render_line, spell_duration
 from procreactor.apps.cli.terminal import REDRAW_S
 
 __all__ = ["LiveView"]

@@ -29,7 +29,6 @@ Decisions:
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import time
@@ -38,15 +37,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from procreactor.apps.cli import exits
-from procreactor.apps.cli.admission import AdmissionPolicy, read_load, read_memory
 from procreactor.apps.cli.inputs import InputError
 from procreactor.apps.cli.jobs import Job, JobSource
 from procreactor.apps.cli.options import Options
 from procreactor.apps.cli.output import OutputClosed, OutputWriter, StreamSink
 from procreactor.apps.cli.progress import ProgressState
 from procreactor.apps.cli.records import LOCAL_HOST, JobLogError, JobRecord, ResultSink, Sink
-from procreactor.apps.cli.stats import RunningMedian, timeout_s
-from procreactor.apps.cli.views import ViewKind, open_view
+from procreactor.apps.cli.views import open_view
 from procreactor.apps.commands import Command
 from procreactor.apps.engine import Done, Engine, Policy, Task
 from procreactor.apps.halt import NEVER, Decision, HaltPolicy
@@ -56,7 +53,9 @@ from procreactor.streams.collect import Collector
 from procreactor.transport.trees import Forest
 
 if TYPE_CHECKING:
+    from procreactor.apps.cli.admission import Admission
     from procreactor.apps.cli.joblog import JobLog, ResumeState
+    from procreactor.apps.cli.stats import RunningMedian
 
 __all__ = ["Session"]
 
@@ -88,7 +87,7 @@ class Session:
         self._signals = 0
         self._halt = HaltPolicy(options.halt)
         self._halted_by: int | None = None
-        self._median = RunningMedian()
+        self._median: RunningMedian | None = None
         self._last_start_s: float | None = None
         self._unlogged: deque[tuple[Any, ...]] = deque()
         self._unprinted: dict[int, tuple[Any, ...]] = {}
@@ -108,7 +107,7 @@ class Session:
             self._results = _open_results(options.results, options)
         self._source = JobSource(options, logged, self._results, self._wake_when_readable)
         self._progress = ProgressState(time.monotonic(), self._total())
-        self._view = open_view(self._view_kind(), self._progress)
+        self._view = open_view(options.progress or "line", self._progress)
         self._is_shown = not self._view.shows_nothing
         self._writer = None
         if options.output != "none" and self._results is None:
@@ -121,7 +120,8 @@ class Session:
         # Of what most runs do not need, thousands of jobs are not to pay for the question.
         self._has_early_sinks = options.keep_order or self._results is not None
         self._keeps_books = self._log is not None or self._results is not None
-        self._times_jobs = options.timeout is not None and options.timeout.is_percent
+        if options.timeout is not None and options.timeout.is_percent:
+            self._median = _new_median()
         self._has_rules = options.halt != NEVER or options.xargs_exit
         try:
             self._run_engine()
@@ -177,12 +177,10 @@ class Session:
 
     def _policy(self) -> Policy:
         options, source = self._options, self._source
-        jobs = options.jobs.resolve(self._cpus) or self._most_jobs()
-        self._admission = AdmissionPolicy(
-            options.delay_s,
-            None if options.load is None else options.load.resolve(self._cpus),
-            options.memfree_bytes,
-        )
+        jobs = options.jobs.resolve(self._cpus) or _most_jobs()
+        self._admission: Admission | None = None
+        if options.delay_s or options.load is not None or options.memfree_bytes is not None:
+            self._admission = _new_admission(options, self._cpus)
         timeout: float | Callable[[], float | None] | None = None
         if options.timeout is not None:
             timeout = (
@@ -194,28 +192,19 @@ class Session:
             timeout_s=timeout,
             stop=[(step.signal, step.wait_ms / 1000) for step in options.termseq],
             retries=options.retries - 1 if options.retries else sys.maxsize,
-            reads_ahead=not in_sequence and self._admission.asks_nothing,
-            wait_s=None if self._admission.asks_nothing else self._wait_s,
+            reads_ahead=not in_sequence and self._admission is None,
+            wait_s=None if self._admission is None else self._wait_s,
             drain_s=DRAIN_S,
         )
 
-    def _most_jobs(self) -> int:
-        """How many at once, for -j0: what our open files allow."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return min(max((soft - _FDS_OF_OURS) // _FDS_OF_A_JOB, 1), _MOST_JOBS)
-
     def _percent_timeout(self) -> float | None:
-        assert self._options.timeout is not None
-        return timeout_s(self._options.timeout.number, self._median.median())
+        timeout, median = self._options.timeout, self._median
+        assert timeout is not None
+        assert median is not None
+        return median.timeout_s(timeout.number)
 
     def _wait_s(self) -> float:
-        admission = self._admission
-        return admission.wait_s(
-            time.monotonic(),
-            self._last_start_s,
-            read_load() if admission.max_load is not None else None,
-            read_memory() if admission.memory_bytes is not None else None,
-        )
+        return self._admission.wait_s(self._last_start_s) if self._admission is not None else 0.0
 
     def _start_clocks(self) -> None:
         if self._is_shown:
@@ -230,11 +219,9 @@ class Session:
 
     def _check_memory(self) -> None:
         self._engine.loop.call_later(_MEMORY_CHECK_S, self._check_memory)
-        if self._admission.must_kill_youngest(read_memory(), self._engine.running):
+        admission = self._admission
+        if admission is not None and admission.must_kill_youngest(self._engine.running):
             self._engine.put_back_youngest()
-
-    def _view_kind(self) -> ViewKind:
-        return ViewKind(self._options.progress or "line")
 
     def _total(self) -> int | None:
         if self._options.resume == "retry-failed":
@@ -330,7 +317,7 @@ class Session:
             self._store(done, job)
         if self._writer is not None:
             self._writer.finish(job.seq)
-        if self._times_jobs and is_ok and done.ended is not None:
+        if self._median is not None and is_ok and done.ended is not None:
             self._median.add(done.ended.duration_s)
         if self._has_rules:
             self._judge(done, is_ok)
@@ -371,9 +358,8 @@ class Session:
         if self._options.xargs_exit:
             start_errno = (done.error.errno or 0) if done.error is not None else 0
             ended = None if done.error is not None else status
-            verdict = exits.xargs_after(self._status or 0, ended, start_errno)
-            self._status = verdict.status
-            if verdict.stop:
+            self._status, stop = exits.xargs_after(self._status or 0, ended, start_errno)
+            if stop:
                 self._engine.stop_starting()
             return
         if self._halt.decision is not Decision.GO_ON:
@@ -542,6 +528,27 @@ def _write_error(data: bytes) -> None:
             data = data[os.write(2, data) :]
     except OSError:
         pass  # there is nowhere to say it
+
+
+def _most_jobs() -> int:
+    """How many at once, for -j0: what our open files allow."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(max((soft - _FDS_OF_OURS) // _FDS_OF_A_JOB, 1), _MOST_JOBS)
+
+
+def _new_median() -> RunningMedian:
+    from procreactor.apps.cli.stats import RunningMedian
+
+    return RunningMedian()
+
+
+def _new_admission(options: Options, cpus: int) -> Admission:
+    from procreactor.apps.cli.admission import Admission, AdmissionPolicy
+
+    load = None if options.load is None else options.load.resolve(cpus)
+    return Admission(AdmissionPolicy(options.delay_s, load, options.memfree_bytes))
 
 
 def _open_log(path: bytes, options: Options) -> tuple[ResumeState | None, JobLog]:

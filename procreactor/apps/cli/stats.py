@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 
-__all__ = ["RunningMedian", "timeout_s"]
+__all__ = ["RunningMedian"]
 
 _KEPT = 999
 _NEEDED = 3
@@ -45,7 +45,7 @@ class RunningMedian:
         half = len(values) // 2
         return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
 
-
-def timeout_s(percent: float, median_s: float | None) -> float | None:
-    """Return how long a job may run: *percent* of the median; None, no limit, without one."""
-    return None if median_s is None else median_s * percent / 100
+    def timeout_s(self, percent: float) -> float | None:
+        """Return how long a job may run: *percent* of the median; None, no limit, without one."""
+        median_s = self.median()
+        return None if median_s is None else median_s * percent / 100

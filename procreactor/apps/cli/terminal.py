@@ -16,60 +16,18 @@ On anything but a terminal nothing is ever written.
 from __future__ import annotations
 
 import os
-from typing import Protocol
 
-from procreactor.apps.cli.progress import ProgressState, Renderer
+from procreactor.apps.cli.progress import ProgressState
+from procreactor.apps.cli.rendering import Renderer
+from procreactor.apps.cli.views import NoView
 
-__all__ = ["REDRAW_S", "NoView", "ProgressLine", "View"]
+__all__ = ["REDRAW_S", "ProgressLine"]
 
 REDRAW_S = 0.1
 """No line is drawn sooner after another: a person reads no faster."""
 
 _WIDTH_OF_ANY = 80
 _ERASE = b"\r\x1b[K"
-
-
-class View(Protocol):
-    """What shows a run to a person."""
-
-    shows_nothing: bool
-    """Whether there is nobody to be told."""
-
-    def on_start(self, seq: int, command: bytes, now_s: float) -> None:
-        """Take note of a job that has started."""
-
-    def on_end(self, seq: int) -> None:
-        """Take note of a job that runs no more."""
-
-    def draw(self, now_s: float) -> None:
-        """Show how things are, unless that was done a moment ago. Cheap then."""
-
-    def clear(self) -> None:
-        """Leave no trace on the screen until the next `draw`; idempotent."""
-
-    def close(self) -> None:
-        """Leave no trace on the screen for good; idempotent."""
-
-
-class NoView:
-    """Shows nothing, as where there is no terminal."""
-
-    shows_nothing = True
-
-    def on_start(self, seq: int, command: bytes, now_s: float) -> None:
-        """Do nothing."""
-
-    def on_end(self, seq: int) -> None:
-        """Do nothing."""
-
-    def draw(self, now_s: float) -> None:
-        """Do nothing."""
-
-    def clear(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class ProgressLine(NoView):

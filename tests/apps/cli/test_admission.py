@@ -1,5 +1,6 @@
 """When the next job may start: the decision, and the files that it is made from."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from procreactor.apps.cli.admission import (
     LOOK_AGAIN_S,
+    Admission,
     AdmissionPolicy,
     max_load,
     read_load,
@@ -17,7 +19,6 @@ from procreactor.apps.cli.admission import (
 
 def test_a_policy_that_asks_nothing_never_waits() -> None:
     policy = AdmissionPolicy()
-    assert policy.asks_nothing
     assert policy.wait_s(5.0, 5.0, 1000.0, 0) == 0.0
 
 
@@ -49,6 +50,18 @@ def test_below_half_the_memory_the_youngest_goes_but_never_the_last() -> None:
     assert not policy.must_kill_youngest(0, 1)
     assert not policy.must_kill_youngest(None, 2)
     assert not AdmissionPolicy().must_kill_youngest(0, 2)
+
+
+def test_this_machine_as_it_is_now_is_asked() -> None:
+    assert Admission(AdmissionPolicy()).wait_s(None) == 0.0
+    too_much = Admission(AdmissionPolicy(memory_bytes=1 << 60))
+    assert too_much.wait_s(None) == (0.0 if read_memory() is None else LOOK_AGAIN_S)
+    assert too_much.must_kill_youngest(2) == (read_memory() is not None)
+    assert not too_much.must_kill_youngest(1)
+    assert Admission(AdmissionPolicy(max_load=0.0)).wait_s(None) == (
+        0.0 if read_load() is None else LOOK_AGAIN_S
+    )
+    assert 0 < Admission(AdmissionPolicy(delay_s=3600.0)).wait_s(time.monotonic()) <= 3600
 
 
 @given(

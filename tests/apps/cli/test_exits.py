@@ -7,7 +7,6 @@ import errno
 import pytest
 
 from procreactor.apps.cli import exits
-from procreactor.apps.cli.exits import XargsVerdict
 from procreactor.apps.halt import NEVER, parse_halt
 from procreactor.model import ExitStatus
 
@@ -119,4 +118,4 @@ def test_nothing_fails_without_jobs() -> None:
 def test_the_verdict_of_xargs(
     so_far: int, ended: ExitStatus | None, number: int, verdict: tuple[int, bool]
 ) -> None:
-    assert exits.xargs_after(so_far, ended, number) == XargsVerdict(*verdict)
+    assert exits.xargs_after(so_far, ended, number) == verdict

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procreactor.apps.cli.progress import (
-    ProgressState,
+from procreactor.apps.cli.progress import ProgressState
+from procreactor.apps.cli.rendering import (
     Renderer,
     render_bar,
     render_eta,

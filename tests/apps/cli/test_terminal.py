@@ -12,8 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from procreactor.apps.cli.progress import ProgressState, render_line
-from procreactor.apps.cli.terminal import REDRAW_S, NoView, ProgressLine
+from procreactor.apps.cli.progress import ProgressState
+from procreactor.apps.cli.rendering import render_line
+from procreactor.apps.cli.terminal import REDRAW_S, ProgressLine
+from procreactor.apps.cli.views import NoView
 
 
 class Terminal:
