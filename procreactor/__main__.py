@@ -28,6 +28,10 @@ _OBJECTS_OF_A_RUN = 100_000
 that 700 have come is a tenth of the work per job."""
 
 
+_OF_SIGPIPE = 128 + 13
+"""What a shell says of one whose reader has gone."""
+
+
 def entry() -> NoReturn:
     """`main`, and the end of the process, which is left for the kernel to clean up.
 
@@ -36,7 +40,11 @@ def entry() -> NoReturn:
     """
     gc.set_threshold(_OBJECTS_OF_A_RUN)
     _fill_standard_fds()
-    status = main()
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        _die_of_interrupt()
+        raise
     if sys.stderr is not None:
         sys.stderr.flush()
     os._exit(status)
@@ -65,8 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:  # who reads it has seen enough; and the interpreter would flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _OF_SIGPIPE
     return status
+
+
+def _die_of_interrupt() -> None:
+    """So that who started us sees what it was; there is nothing to be said of it."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _do(command: str, arguments: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from support import DEADLINE_S, PYTHON
 
-__all__ = ["RUN", "environment", "log_of", "ran", "ran_with", "running"]
+__all__ = ["RUN", "environment", "log_of", "ran", "ran_with", "received_of", "running"]
 
 RUN = [PYTHON, "-X", "dev", "-W", "error", "-m", "procreactor", "run"]
 
@@ -68,6 +68,14 @@ def ran(
 def ran_with(redirections: str, where: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
     """As `ran`, with *redirections* as a shell has them."""
     return ran(where, f"exec {shlex.join([*RUN, *words])} {redirections}", command=["sh", "-c"])
+
+
+def received_of(path: Path) -> dict[bytes, bytes]:
+    """How many bytes of each job, by its sequence number, the log says that have come."""
+    if not path.exists():
+        return {}
+    rows = [line.split(b"\t") for line in path.read_bytes().splitlines()[1:]]
+    return {row[0]: row[5] for row in rows}
 
 
 def log_of(path: Path) -> list[tuple[bytes, ...]]:

@@ -16,11 +16,15 @@ import traceback
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
 from leftovers import child_pids, open_fds
 from support import LACKS
 
 from procreactor.core import binding
 from procreactor.kernel import children
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no deadline")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -18,7 +18,16 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from procreactor.model import ResourceUsage
 
-__all__ = ["STDOUT", "Argument", "Command", "CommandError", "File", "Limits", "Result"]
+__all__ = [
+    "STDOUT",
+    "Argument",
+    "Command",
+    "CommandError",
+    "File",
+    "Limits",
+    "Result",
+    "check_seconds",
+]
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -159,6 +168,14 @@ class Result(NamedTuple, Generic[T]):
             raise self.error
         if not self.ok:
             raise CommandError(self)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Do nothing if *value* is a time; else TypeError or ValueError, which says *name*."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be seconds >= 0, not {value!r}")
+    if not value >= 0:
+        raise ValueError(f"{name} must be >= 0, not {value}")
 
 
 class CommandError(Exception):

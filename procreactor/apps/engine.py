@@ -24,9 +24,14 @@ Reading ahead: up to `MOST_AHEAD` commands more than may run are taken while man
 so that the threads which start them never wait for us. Not where it could be noticed: while the end
 of one command may be a reason not to start the next (halt), or a start has to be waited for.
 
+Where there is no room for as many at once as were asked for (open files, processes), no command is
+failed for it as long as another one runs: it waits for the end of that. From then on as many run as
+there was room for, and one more now and then.
+
 Signal handlers may call `stop_starting`, `terminate` and `kill` through `call_soon`.
 """
 
+import errno
 import heapq
 import signal
 import time
@@ -50,6 +55,11 @@ MOST_AHEAD = 16
 
 _CHECK_S = 0.5
 """How often time-outs that change while commands run are looked at."""
+
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+
+_ENDS_UNTIL_MORE = 8
+"""So many times as many as may run have ended, and one more may: each that finds no room costs."""
 
 _CANCELLED = "cancelled before it began"
 """The stage of a start that was called off before it had begun (csrc/text.c)."""
@@ -89,6 +99,7 @@ class Task:
         "begun_s",
         "child",
         "command",
+        "has_company",
         "index",
         "is_put_back",
         "is_stopping",
@@ -110,6 +121,9 @@ class Task:
         self.timed_out = False
         self.is_stopping = False
         self.is_put_back = False
+        self.has_company = False
+        """Whether others may run beside it, or do, when it is started."""
+
         self.plan: Plan | None = None
         self.tree: Tree | None = None
         self.child: CollectedChild[Any] | None = None
@@ -175,6 +189,11 @@ class Engine(Generic[S]):
         self._ended: deque[Ended[S]] = deque()
         self._over: deque[Done[S]] = deque()  # and to be yielded
         self._retries: list[tuple[float, int, Task]] = []
+        self._most = policy.jobs
+        """How many may run at once: fewer once more than that have found no room."""
+
+        self._ended_since = 0
+
         self._free_slots: list[int] = []
         self._slots = 0
         self._taken = 0
@@ -314,7 +333,9 @@ class Engine(Generic[S]):
     # -- starting -------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        most = self._policy.jobs + (self._ahead if self._policy.reads_ahead else 0)
+        most = self._most
+        if self._policy.reads_ahead and most == self._policy.jobs:
+            most += self._ahead
         wait_s = self._policy.wait_s
         # What is over is told before another starts: it may be a reason not to start it.
         while not self._over and len(self._tasks) < most and (self._more or self._retries):
@@ -349,6 +370,7 @@ class Engine(Generic[S]):
     def _start(self, task: Task) -> None:
         task.attempts += 1
         task.timed_out = task.is_stopping = task.is_put_back = False
+        task.has_company = self._most > 1 or bool(self._tasks)
         task.slot = self._take_slot()
         self._on_start(task)
         try:
@@ -359,7 +381,7 @@ class Engine(Generic[S]):
             self._clear(task)
             self._pool.check_owner()  # else it is not the command's
             heapq.heappush(self._free_slots, task.slot)
-            self._over.append(Done(task, None, error))
+            self._tell_or_retry(Done(task, None, error))
             return
         self._tasks[self._pool.submit(plan.spec, plan.data)] = task
 
@@ -495,22 +517,47 @@ class Engine(Generic[S]):
         self._clear(task)
         heapq.heappush(self._free_slots, task.slot)
         del self._tasks[ended.number]
+        if self._most < self._policy.jobs:
+            self._try_more()
         if ended.error is not None and ended.error.stage == _CANCELLED:
             self._tell_last(task)
             return
-        done = Done(task, ended, ended.error)
-        if task.is_put_back:
+        self._tell_or_retry(Done(task, ended, ended.error))
+
+    def _tell_or_retry(self, done: Done[S]) -> None:
+        task, _, error = done
+        is_crowded = error is not None and error.errno in _NO_ROOM and task.has_company
+        if is_crowded:
+            self._make_room()
+        if is_crowded or task.is_put_back:
             task.attempts -= 1  # which it was, through no fault of its own
-        if done.ok or self._is_stopped or task.attempts > self._policy.retries:
+        if is_crowded and self._is_stopped:
+            self._tell_last(task)
+        elif done.ok or self._is_stopped or task.attempts > self._policy.retries:
             self._over.append(done)
         else:
-            task.last = done
+            task.last = task.last if is_crowded else done
             self._retry_later(task)
+
+    def _make_room(self) -> None:
+        """Start no more at once than run by now."""
+        self._most = max(len(self._tasks), 1)
+        self._ended_since = 0
+        if self._forest is not None:
+            self._forest.shed()
+
+    def _try_more(self) -> None:
+        """Of what there was no room for, there may be by now: one more, now and then."""
+        self._ended_since += 1
+        if self._ended_since >= _ENDS_UNTIL_MORE * self._most:
+            self._ended_since = 0
+            self._most += 1
 
     def _tell_last(self, task: Task) -> None:
         """Of one that will not be started again: how it went before, if it ever ran."""
         last, task.last = task.last, None
         if last is not None:
+            task.is_stopping = True  # by us, who do not let it go on
             self._over.append(last)
 
     def _clear(self, task: Task) -> None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from io import FileIO
 
-from procreactor.apps.commands import Argument, Command, File, Limits
+from procreactor.apps.commands import Argument, Command, File, Limits, check_seconds
 from procreactor.model import AS_STDOUT, PipeEnd, Redirect, RlimitSetting, SpawnSpec
 from procreactor.transport import environments
 from procreactor.transport.request import (
@@ -91,8 +91,10 @@ class Planner:
     def plan(self, command: Command) -> Plan:
         """Return the plan of one start of *command*; the caller closes it."""
         argv = command.argv
-        if isinstance(argv, str | bytes):
-            raise TypeError(f"argv must be a list or tuple of str or bytes, not {argv!r}")
+        if not isinstance(argv, list | tuple) or isinstance(argv, Command):
+            _refuse_argv(argv)
+        if command.timeout_s is not None:
+            check_seconds("timeout_s", command.timeout_s)
         if not argv:
             raise ValueError("argv must have at least the program")
         program = encode_path(argv[0], "argv[0]")
@@ -152,11 +154,17 @@ class Planner:
             raise
 
 
+def _refuse_argv(argv: object) -> None:
+    """Raise TypeError, unless *argv* is some other sequence of words."""
+    if isinstance(argv, str | bytes | Command) or not isinstance(argv, Sequence):
+        raise TypeError(f"argv must be a list or tuple of str or bytes, not {argv!r}")
+
+
 def _open(file: File, child_fd: int, fds: list[int]) -> int:
     what = ("stdin", "stdout", "stderr")[child_fd]
     if isinstance(file, int):
         return plan_int(file, what, 0, (1 << 31) - 1)
-    name = encode_path(file, what)
+    name = os.fsdecode(encode_path(file, what))  # as text, for the message of an error
     # One call of C each, from the system call to the list: an interrupt after it loses no fd.
     fds.extend(map(os.open, (name,), (_WRITE if child_fd else _READ,), (0o666,)))
     return fds[-1]

@@ -34,6 +34,7 @@ from procreactor.apps.engine import Done, Engine, Policy, Task
 from procreactor.apps.halt import Decision, HaltPolicy, parse_halt
 from procreactor.apps.planning import Planner
 from procreactor.apps.settings import ManyOptions, RunOptions, Settings
+from procreactor.errors import report_callback_error
 from procreactor.transport.trees import Forest, TreeLimits
 
 __all__ = ["DRAIN_S", "Results", "run", "run_many"]
@@ -121,9 +122,9 @@ def run_many(commands: Iterable[Command | Sequence[Argument]], **options: Any) -
     """Return an iterator over the results of *commands*, as they end; nothing is started before.
 
     Of the iterable no more are taken than are about to be started, so it may be endless; while it
-    makes the next one wait, nothing else happens: no result, no time-out. The
-    *options* are those of `Settings`: besides those of `run`, jobs, ordered, retries,
-    retry_delay_s, halt.
+    makes the next one wait, nothing else happens: no result, no time-out. (With a *halt* of so many
+    per cent all are taken at once: it is said of all that there are.) The *options* are those of
+    `Settings`: besides those of `run`, jobs, ordered, retries, retry_delay_s, halt.
 
     Closing the iterator, or leaving it with ``with``, kills what still runs.
     """
@@ -186,11 +187,13 @@ class _Run(Generic[T]):
             raise TypeError(f"commands must be an iterable of commands, not one: {commands!r}")
         self._settings = settings
         self._most_at_once = most_at_once
-        self._total = len(commands) if isinstance(commands, Sized) else None
-        self._commands = iter(commands)
         self._halt = None
         if settings.halt is not None:
             self._halt = HaltPolicy(parse_halt(settings.halt))
+            if self._halt.needs_total and not isinstance(commands, Sized):
+                commands = list(commands)
+        self._total = len(commands) if isinstance(commands, Sized) else None
+        self._commands = iter(commands)
         self._asked = self._told = self._done = self._failed = 0
         self._window = max(_LEAST_WINDOW, 4 * self._most_at_once)
         self._planner = _new_planner(settings)  # which says what is wrong, before the first result
@@ -317,9 +320,16 @@ class _Sink:
         if self._collector is not None:
             self._collector.append(data)
         if self._settings.tee:
-            _copy(data, self._fd)
-        if self._settings.on_output is not None:
-            self._settings.on_output(self._index, self._fd, data)
+            try:
+                _copy(data, self._fd)
+            except BaseException:
+                report_callback_error("sys.stdout or sys.stderr, to which output is copied,")
+        on_output = self._settings.on_output
+        if on_output is not None:
+            try:
+                on_output(self._index, self._fd, data)
+            except BaseException:
+                report_callback_error(repr(on_output))
 
     @property
     def dropped(self) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
-from procreactor.apps.commands import Argument, Limits
+from procreactor.apps.commands import Argument, Limits, check_seconds
+from procreactor.apps.halt import parse_halt
 from procreactor.streams.collect import Collector
 
 __all__ = ["Env", "ManyOptions", "OnOutput", "RunOptions", "Settings"]
@@ -71,7 +72,7 @@ class Settings:
     """Whether captured output goes there as well, as it comes."""
 
     on_output: OnOutput | None = None
-    """Told of output as it comes. What it raises is logged."""
+    """Told of output as it comes. What it raises is logged, and changes nothing else."""
 
     max_output_bytes: int | None = None
     """How much is kept of each stream: its begin and its end, and between them a line that says how
@@ -83,7 +84,8 @@ class Settings:
     kill_after_s: float = 5.0
     cwd: Argument | None = None
     env: Env | None = None
-    """The whole environment of the commands; None is this process's, as it is at the beginning."""
+    """The whole environment of the commands; None is this process's, as it is at the beginning. With
+    `tree`, where no cgroup can be made, PROCREACTOR_TREE is added, by which they are found."""
 
     env_extra: Mapping[str, str] | None = None
     """Variables besides those."""
@@ -111,13 +113,17 @@ class Settings:
             _check_count("jobs", self.jobs, 1)
         _check_count("retries", self.retries, 0)
         if self.timeout_s is not None:
-            _check_seconds("timeout_s", self.timeout_s)
-        _check_seconds("kill_after_s", self.kill_after_s)
-        _check_seconds("retry_delay_s", self.retry_delay_s)
+            check_seconds("timeout_s", self.timeout_s)
+        check_seconds("kill_after_s", self.kill_after_s)
+        check_seconds("retry_delay_s", self.retry_delay_s)
         if self.max_output_bytes is not None:
             _check_count("max_output_bytes", self.max_output_bytes, 0)
         if self.on_output is not None and not callable(self.on_output):
             raise TypeError(f"on_output must be callable or None, not {self.on_output!r}")
+        if self.limits is not None and not isinstance(self.limits, Limits):
+            raise TypeError(f"limits must be Limits or None, not {self.limits!r}")
+        if self.halt is not None:
+            _check_halt(self.halt)
         codecs.lookup(self.encoding)
         codecs.lookup_error(self.errors)
 
@@ -154,8 +160,10 @@ def _check_count(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be >= {least}, not {value}")
 
 
-def _check_seconds(name: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} must be seconds >= 0, not {value!r}")
-    if not value >= 0:
-        raise ValueError(f"{name} must be >= 0, not {value}")
+def _check_halt(value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"halt must be str or None, not {value!r}")
+    try:
+        parse_halt(value)
+    except ValueError as error:
+        raise ValueError(f"halt {value!r}: expected {error}") from None

@@ -110,10 +110,14 @@ def pairs_of(new_sink: Callable[[], S]) -> Callable[[int], tuple[S, S]]:
 
 
 def append_pieces(sinks: tuple[Sink, Sink], pieces: tuple[bytes, bytes]) -> None:
-    """Append to each of *sinks* its piece, if there is any."""
-    for sink, data in zip(sinks, pieces, strict=True):
-        if data:
-            sink.append(data)
+    """Append to each of *sinks* its piece, if there is any; whatever the other one raises."""
+    (out, err), (out_data, err_data) = sinks, pieces
+    try:
+        if out_data:
+            out.append(out_data)
+    finally:
+        if err_data:
+            err.append(err_data)
 
 
 class CollectedChild(Generic[S]):

@@ -323,6 +323,12 @@ class Forest:
         else:
             self._free.append(group)
 
+    def shed(self) -> None:
+        """Let go of the fds of groups that are ready to be used again."""
+        while self._free:
+            self._free[-1].close()
+            self._aside.append(self._free.pop().path)
+
     def _sweep(self) -> None:
         """Remove the groups set aside in which nobody is left; look at a few."""
         for _ in range(min(4, len(self._aside))):

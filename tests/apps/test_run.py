@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import itertools
 import os
 import pickle
@@ -225,6 +226,7 @@ def test_rlimits_hold_in_the_command() -> None:
         ({"env_extra": {"A=B": "1"}}, ValueError, "illegal environment variable name"),
         ({"cwd": 3}, TypeError, "cwd must be"),
         ({"limits": Limits(rlimits={999: 1})}, ValueError, "limits.rlimits"),
+        ({"limits": {"memory_bytes": 1}}, TypeError, "limits must be Limits"),
     ],
 )
 def test_misuse_is_told_before_anything_is_started(
@@ -236,13 +238,38 @@ def test_misuse_is_told_before_anything_is_started(
 
 @pytest.mark.parametrize(
     ("argv", "error"),
-    [([], ValueError), (["a\0b"], ValueError), (["true", 3], TypeError), ("true", TypeError)],
+    [
+        ([], ValueError),
+        (["a\0b"], ValueError),
+        (["true", 3], TypeError),
+        ("true", TypeError),
+        (None, TypeError),
+        ({"a": 1}, TypeError),
+        (iter(["true"]), TypeError),
+    ],
 )
 def test_arguments_that_are_none_are_refused(argv: Any, error: type[Exception]) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match="argv"):
         run(argv)
-    with pytest.raises(error):
+    with pytest.raises(error, match="argv"):
         list(run_many([argv]))
+
+
+def test_a_command_is_no_argv() -> None:
+    with pytest.raises(TypeError, match="argv must be"):
+        run(Command(["true"]))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("timeout_s", ["x", -1, float("nan")])
+def test_the_time_of_a_command_is_checked_before_it_is_started(timeout_s: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="timeout_s"):
+        list(run_many([Command(["true"], timeout_s=timeout_s)]))
+
+
+@pytest.mark.parametrize("halt", [3, "x", "now,fail=0"])
+def test_when_to_halt_is_checked_before_anything_is_started(halt: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="halt"):
+        run_many([], halt=halt)
 
 
 # --- Time-outs -----------------------------------------------------------------------------------
@@ -425,6 +452,54 @@ def test_halt_now_stops_what_runs() -> None:
     assert {result.index: result.signal_name for result in results} == {0: "SIGTERM", 1: None}
 
 
+def test_halt_at_a_share_of_what_has_no_length_reads_all_of_it_first() -> None:
+    codes = (str(number % 2) for number in range(10))
+    results = list(run_many((end("exit", code) for code in codes), jobs=1, halt="soon,fail=30%"))
+    assert [result.exit_code for result in results] == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_file_that_cannot_be_opened_is_tried_again_like_all_else(tmp_path: Path) -> None:
+    nowhere = tmp_path / "made-later" / "out"
+    (result,) = run_many([Command(["true"], stdout=nowhere)], retries=2)
+    assert (result.attempts, result.exit_code) == (3, None)
+    assert isinstance(result.error, FileNotFoundError)
+    assert result.error.filename == str(nowhere)
+
+
+def crowded_run(most_fds: int) -> list[int | None]:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_fds, most_fds))
+    results = run_many([["sleep", "0.02"]] * 100, jobs=50)
+    return [result.exit_code for result in results]
+
+
+def test_what_there_is_no_room_for_waits_until_another_has_ended() -> None:
+    """Each takes a few open files; no more than a few have room, and none is failed for that."""
+    assert alone(crowded_run, 75) == [0] * 100
+
+
+def crowded_runs() -> list[tuple[int, list[object]]]:
+    """For each of some numbers of open files: what comes of a dozen commands."""
+    command, found = end("exit", 0), []
+    run(command)
+    for most_fds in range(12, 100):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most_fds, 1024))
+        codes: list[object]
+        try:
+            codes = [result.exit_code for result in run_many([command] * 12, jobs=6)]
+        except OSError as error:
+            codes = [error.errno]
+        found.append((most_fds, sorted(set(codes), key=str)))
+    return found
+
+
+def test_if_one_has_room_all_have_one_after_the_other() -> None:
+    found = alone(crowded_runs)
+    assert found[-1][1] == [0]
+    refused = [codes for _, codes in found if codes != [0]]
+    assert refused
+    assert all(codes in ([None], [errno.EMFILE]) for codes in refused), found
+
+
 def test_halt_at_a_share_of_a_list_knows_its_length() -> None:
     results = list(run_many([["false"]] * 10, jobs=1, halt="soon,fail=30%"))
     assert len(results) == 3
@@ -478,8 +553,26 @@ def test_what_on_output_raises_is_logged_and_costs_no_result(
     def refuse(index: int, fd: int, data: bytes) -> None:
         raise RuntimeError("not today")
 
-    result = run(["echo", "some"], on_output=refuse)
-    assert result.ok
+    result = run(sh("echo some; echo more >&2"), on_output=refuse)
+    assert (result.ok, result.stdout, result.stderr) == (True, b"some\n", b"more\n")
+    assert caplog.text.count("RuntimeError: not today") == 2
+    assert f"{refuse!r} raised" in caplog.text
+
+
+def test_a_copy_that_cannot_be_written_costs_no_result(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "not today")
+
+    told: list[bytes] = []
+    monkeypatch.setattr(sys, "stdout", Refusing())
+    result = run(
+        sh("echo some; echo more >&2"), tee=True, on_output=lambda _, fd, data: told.append(data)
+    )
+    assert (result.stdout, result.stderr) == (b"some\n", b"more\n")
+    assert sorted(told) == [b"more\n", b"some\n"]
     assert "not today" in caplog.text
 
 

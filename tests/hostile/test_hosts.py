@@ -706,7 +706,8 @@ def command(how, *rows):
     return SpawnSpec(argv[:1], argv, (), (*rows, Redirect(1, PipeEnd.WE_READ)))
 
 waits = command("wait", Redirect(0, gate), Redirect(9, held))
-both = run_batch([command("exit"), waits], at_once=2)
+# One thread starts them, one after the other: who hears of an end knows that the first one runs.
+both = run_batch([waits, command("exit")], at_once=2, threads=1)
 """
 
 ENDINGS["a batch in a daemon thread"] = (

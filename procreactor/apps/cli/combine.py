@@ -18,7 +18,7 @@ The rules of the room:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from procreactor.model import WOULD_BLOCK, NoData
@@ -44,6 +44,10 @@ Item = bytes | Nothing
 Record = tuple[bytes, ...]
 Step = Record | Nothing
 """What comes out of a room's iterator at each turn."""
+
+
+_LOOK_BYTES = 65536
+"""When whether all fits is asked for the first time; then each time that there is twice as much."""
 
 
 # --- Items ----------------------------------------------------------------------------------------
@@ -176,24 +180,58 @@ def trimmed(steps: Iterable[Step], left: bool, right: bool) -> Iterator[Step]:
     return (step if step is WOULD_BLOCK else tuple(map(strip, step)) for step in steps)
 
 
-def batched(steps: Iterable[Step], count: int) -> Iterator[Step]:
-    """Yield the values of *count* records as one; the last may be of fewer.
+def batched(
+    steps: Iterable[Step], count: int, fits: Callable[[Record], bool] | None = None
+) -> Iterator[Step]:
+    """Yield the values of *count* records as one; of fewer at the end, and where not so many *fit*.
 
-    With *count* 0 there is one without values for each record.
+    One record that does not fit by itself comes by itself. With *count* 0 there is one without
+    values for each record.
     """
     if count == 0:
         yield from (step if step is WOULD_BLOCK else () for step in steps)
         return
-    values: list[bytes] = []
-    filled = 0
+    records: list[Record] = []
+    size_bytes, look_at_bytes = 0, _LOOK_BYTES
     for step in steps:
         if step is WOULD_BLOCK:
             yield step
             continue
-        values += step
-        filled += 1
-        if filled == count:
-            yield tuple(values)
-            values, filled = [], 0
-    if filled:
-        yield tuple(values)
+        records.append(step)
+        size_bytes += _size_bytes(step)
+        if len(records) < count and size_bytes < look_at_bytes:
+            continue
+        fitting = _how_many_fit(records, fits)
+        if fitting == len(records) < count:
+            look_at_bytes *= 2
+            continue
+        yield _joined(records[:fitting])
+        records = records[fitting:]
+        size_bytes, look_at_bytes = sum(map(_size_bytes, records)), _LOOK_BYTES
+    while records:
+        fitting = _how_many_fit(records, fits)
+        yield _joined(records[:fitting])
+        records = records[fitting:]
+
+
+def _how_many_fit(records: Sequence[Record], fits: Callable[[Record], bool] | None) -> int:
+    """How many of *records*, from the first on, at least one."""
+    if fits is None or fits(_joined(records)):
+        return len(records)
+    least, too_many = 1, len(records)
+    while too_many - least > 1:
+        half = (least + too_many) // 2
+        if fits(_joined(records[:half])):
+            least = half
+        else:
+            too_many = half
+    return least
+
+
+def _joined(records: Iterable[Record]) -> Record:
+    return tuple([value for record in records for value in record])
+
+
+def _size_bytes(record: Record) -> int:
+    """About how much memory of a program's its values take."""
+    return sum(map(len, record)) + 9 * len(record)

@@ -26,7 +26,9 @@ from collections.abc import Iterator, Sequence
 __all__ = ["Extent", "Held", "Part", "Spill"]
 
 SEGMENT_BYTES = 64 << 20
-HOLDER_BYTES = 256 << 10
+HOLDER_BYTES = 2 << 20
+"""More than most jobs write: to a file and out of it again is half as much work once more."""
+
 MEMORY_BYTES = 64 << 20
 
 _SMALL_BYTES = 4096
@@ -181,7 +183,7 @@ class Spill:
 class Held:
     """Parts of output, each for a fd, in order; in memory or spilled."""
 
-    __slots__ = ("_parts", "_settled", "_spill", "in_memory")
+    __slots__ = ("_parts", "_settled", "_spill", "in_memory", "size_bytes")
 
     def __init__(self, spill: Spill) -> None:
         self._spill = spill
@@ -190,12 +192,16 @@ class Held:
         self.in_memory = 0
         """How many bytes are in memory."""
 
+        self.size_bytes = 0
+        """How many bytes there are, wherever they are."""
+
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     def append(self, fd: int, data: bytes | bytearray) -> None:
         """Hold *data*, which is for *fd*, behind what is there."""
         self._add_in_memory(fd, data)
+        self.size_bytes += len(data)
         self.in_memory += len(data)
         self._spill.count(self, len(data))
         if self.in_memory > self._spill.holder_bytes and self._spill.error is None:
@@ -205,6 +211,7 @@ class Held:
         """Hold all that *other* holds behind what is there; *other* is empty then."""
         for fd, part in other.take():
             if isinstance(part, Extent):
+                self.size_bytes += part.length
                 self._add_extent(fd, part)
             else:
                 self.append(fd, part)
@@ -212,7 +219,7 @@ class Held:
     def take(self) -> list[tuple[int, Part]]:
         """Return all parts, which are the caller's now; nothing is held any more."""
         parts, self._parts = self._parts, []
-        self._settled = 0
+        self._settled = self.size_bytes = 0
         self._forget_memory()
         return parts
 

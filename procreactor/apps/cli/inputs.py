@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from procreactor.apps.cli import combine
 from procreactor.apps.cli.combine import Item, Record, Step
@@ -39,17 +39,31 @@ class InputError(Exception):
 class Inputs:
     """The records of *plan*. Iterate over them, which may block, or ask with `try_next`.
 
-    *stdin_fd* is what stands for standard input; it is never closed.
+    *fits* is asked whether a job may get so many values (combine.py). With *reads_first* there is
+    no record before all have been read. *stdin_fd* is what stands for standard input; it is never
+    closed.
     """
 
-    def __init__(self, plan: InputPlan, *, stdin_fd: int = 0) -> None:
+    def __init__(
+        self,
+        plan: InputPlan,
+        *,
+        fits: Callable[[Record], bool] | None = None,
+        reads_first: bool = False,
+        stdin_fd: int = 0,
+    ) -> None:
         stdin_count = sum(source.path == STANDARD_INPUT for source in plan.sources)
         if stdin_count > 1:
             raise InputError("standard input is named twice among the inputs")
         self._patience = _Patience()
         self._readers: list[_Reader] = []
         self._stdin_fd = stdin_fd
-        self._steps = self._open(plan)
+        self.total: int | None = None
+        """How many records there are, once all that come first have been read."""
+
+        self._steps = self._open(plan, fits)
+        if reads_first:
+            self._steps = self._after_the_last(self._steps)
 
     @property
     def waits_for_fd(self) -> int | None:
@@ -80,7 +94,7 @@ class Inputs:
         for reader in self._readers:
             reader.close()
 
-    def _open(self, plan: InputPlan) -> Iterator[Step]:
+    def _open(self, plan: InputPlan, fits: Callable[[Record], bool] | None) -> Iterator[Step]:
         groups = [self._group(plan, group) for group in plan.groups]
         steps: Iterator[Step] = combine.crossed(
             [groups[0], *map(combine.Replayed, groups[1:], plan.gone_through_again[1:])]
@@ -91,7 +105,17 @@ class Inputs:
             steps = combine.trimmed(steps, "l" in plan.trim, "r" in plan.trim)
         if plan.shuffle:
             steps = _shuffled(steps)
-        return steps if plan.batch == 1 else combine.batched(steps, plan.batch)
+        return steps if plan.batch == 1 else combine.batched(steps, plan.batch, fits)
+
+    def _after_the_last(self, steps: Iterator[Step]) -> Iterator[Step]:
+        found: list[Record] = []
+        for step in steps:
+            if step is WOULD_BLOCK:
+                yield step
+            else:
+                found.append(step)
+        self.total = len(found)
+        yield from found
 
     def _group(self, plan: InputPlan, group: list[Source]) -> Iterator[Step]:
         items = [self._items(plan, source) for source in group]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from procreactor.apps.cli.inputs import Inputs
@@ -24,14 +25,32 @@ if TYPE_CHECKING:
 __all__ = ["Job", "JobSource"]
 
 
+_WORD_BYTES = 131072
+"""What one word may have, its NUL included (execve(2))."""
+
+_BYTES_PER_WORD = 9
+"""Its NUL, and the pointer to it."""
+
+_SPARE_ARGV_BYTES = 4096
+"""For what comes to it: a script's interpreter, a mark in the environment. (xargs leaves 2048.)"""
+
+_MOST_ARGV_BYTES = 6 << 20
+"""Whatever the stack may be: three quarters of 8 MiB (execve(2))."""
+
+_ANY_NUMBER = 10**9
+
+
 class Job:
     """One job: what tells it from the others. The tag of its `Command`."""
 
-    __slots__ = ("name", "received_bytes", "seq", "sinks", "values")
+    __slots__ = ("name", "received_bytes", "seq", "sinks", "text", "values")
 
-    def __init__(self, seq: int, values: tuple[bytes, ...]) -> None:
+    def __init__(self, seq: int, values: tuple[bytes, ...], text: bytes | None = None) -> None:
         self.seq = seq
         self.values = values
+        self.text = text
+        """The whole command, as a log has it; None where it is made of the values."""
+
         self.name: JobName | None = None
         """Where there are --results."""
 
@@ -39,12 +58,14 @@ class Job:
         """While it runs, unless its output is none of ours."""
 
         self.received_bytes = 0
+        """How much of its stdout has come, as GNU parallel counts."""
 
 
 class JobSource:
     """The jobs of *options*, one after the other; those of *done* that need no run left out.
 
-    *wake_when_readable* is told of the fd on which the next one waits.
+    *wake_when_readable* is told of the fd on which the next one waits. With *reads_first* there is
+    none before the whole input has been read, and so the `total` is known.
     """
 
     def __init__(
@@ -53,6 +74,8 @@ class JobSource:
         done: ResumeState | None,
         results: ResultSink | None,
         wake_when_readable: Callable[[int], object],
+        *,
+        reads_first: bool = False,
     ) -> None:
         self._options = options
         self._done = done
@@ -60,10 +83,13 @@ class JobSource:
         self._wake_when_readable = wake_when_readable
         self._inputs: Inputs | None = None
         self._again: Iterator[tuple[int, bytes]] = iter(())
+        self._total: int | None
         if options.resume == "retry-failed":
             self._again = done.failed_commands() if done is not None else iter(())
+            self._total = done.failed if done is not None else 0
         else:
-            self._inputs = Inputs(options.plan)
+            self._inputs = Inputs(options.plan, fits=self._fits, reads_first=reads_first)
+            self._total = options.plan.known_total if options.plan.batch <= 1 else None
         self._template = None
         if options.command or options.shell:
             self._template = Template(options.command, marker=options.marker, shell=options.shell)
@@ -82,6 +108,13 @@ class JobSource:
         )
         """Whether a job is not known before it is known where it runs: see `settle`."""
 
+    @property
+    def total(self) -> int | None:
+        """How many jobs there are, with those that an earlier run has done; None while unknown."""
+        if self._total is None and self._inputs is not None:
+            return self._inputs.total
+        return self._total
+
     def take(self) -> Command | None:
         """Return the next command; None while there is none yet. StopIteration at the end.
 
@@ -97,6 +130,7 @@ class JobSource:
                     self._wake_when_readable(fd)
                 return None
             if record is END:
+                self._total = self._seq
                 raise StopIteration
             self._seq += 1
             job = Job(self._seq, record)
@@ -116,10 +150,12 @@ class JobSource:
 
     def command_line(self, command: Command) -> bytes:
         """Return *command* as a shell would have it, or as it was given to one."""
+        job = command.tag
+        assert isinstance(job, Job)
+        if job.text is not None:
+            return job.text
         argv = [os.fsencode(word) for word in command.argv]
-        if self._options.shell or (self._inputs is None and argv[:2] == [b"/bin/sh", b"-c"]):
-            return argv[2]
-        return join(argv)
+        return argv[2] if self._options.shell else join(argv)
 
     def close(self) -> None:
         """Close the inputs. Idempotent."""
@@ -131,17 +167,30 @@ class JobSource:
 
     def _take_again(self) -> Command:
         seq, text = next(self._again)
-        words = split(text)
-        return Command(words if words else [b"/bin/sh", b"-c", text], tag=Job(seq, ()))
+        return self._command(Job(seq, (text,), text), 0)
 
     def _command(self, job: Job, slot: int) -> Command:
-        assert self._template is not None  # which only --retry-failed may lack
         values, seq = job.values, job.seq
         cwd = None if self._workdir is None else self._workdir.render(values, seq, slot)
         if self._results is not None:
             place = self._place.render(values, seq, slot) if self._place is not None else None
             job.name = JobName(seq, values, 0, place)
+        if job.text is not None:
+            return Command(self._argv_of(job.text), cwd=cwd, tag=job)
+        assert self._template is not None  # which only --retry-failed may lack
         return Command(self._template.render(values, seq, slot), cwd=cwd, tag=job)
+
+    def _argv_of(self, text: bytes) -> list[bytes]:
+        """Return the argv for a command of a log: a shell's, unless it is plainly a program's."""
+        words = None if self._options.shell else split(text)
+        return words if words and _is_program(words[0]) else [b"/bin/sh", b"-c", text]
+
+    def _fits(self, values: tuple[bytes, ...]) -> bool:
+        """Whether a program can be given what the command is with *values*."""
+        assert self._template is not None
+        argv = self._template.render(values, _ANY_NUMBER, _ANY_NUMBER)
+        total_bytes = sum(map(len, argv)) + _BYTES_PER_WORD * len(argv)
+        return total_bytes <= _most_argv_bytes() and max(map(len, argv)) < _WORD_BYTES
 
     def _is_done(self, job: Job) -> bool:
         if not self._options.resume:
@@ -153,3 +202,22 @@ class JobSource:
             return False
         self._command(job, 0)
         return job.name is not None and self._results.has(job.name)
+
+
+def _is_program(name: bytes) -> bool:
+    """Whether *name* is that of a program, and not something that a shell alone can do."""
+    if b"/" in name:
+        return True
+    path = os.environb.get(b"PATH", os.fsencode(os.defpath))
+    places = (os.path.join(directory, name) for directory in path.split(b":"))
+    return any(os.path.isfile(place) and os.access(place, os.X_OK) for place in places)
+
+
+@cache
+def _most_argv_bytes() -> int:
+    """What the words of a program may have together, beside its environment, which is ours."""
+    environment_bytes = sum(
+        len(name) + len(value) + 1 + _BYTES_PER_WORD for name, value in os.environb.items()
+    )
+    most_bytes = min(os.sysconf("SC_ARG_MAX"), _MOST_ARGV_BYTES)
+    return most_bytes - environment_bytes - _SPARE_ARGV_BYTES

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from collections.abc import Sequence
 
-from procreactor.apps.cli.exits import OTHER_ERROR
+from procreactor.apps.cli.exits import OTHER_ERROR, XARGS_OTHER_ERROR
 from procreactor.apps.cli.inputs import InputError
 from procreactor.apps.cli.jobs import JobSource
 from procreactor.apps.cli.options import OptionError, Options, parse
-from procreactor.apps.cli.records import JobLogError
-from procreactor.apps.cli.session import Session
+from procreactor.apps.cli.records import JobLogError, text_of
+from procreactor.apps.cli.session import Session, new_results, read_logged
 
 __all__ = ["run"]
+
+_PRINTED_BYTES = 65536
 
 
 def run(arguments: Sequence[str], version: str) -> int:
     """Do what *arguments*, without the name of the program, say; return the exit status."""
+    is_printing = False
     try:
         options = parse(arguments)
+        is_printing = bool(options.show or options.dry_run)
         if options.show:
-            print(_page(options.show, version), end="")
+            _print(bytearray(_page(options.show, version).encode()))
             return 0
         if options.dry_run:
             return _dry_run(options)
@@ -29,8 +34,10 @@ def run(arguments: Sequence[str], version: str) -> int:
     except OptionError as error:
         print(f"procreactor run: {error}", file=sys.stderr)
     except (InputError, JobLogError, OSError, ImportError) as error:
-        print(f"procreactor: {error}", file=sys.stderr)
-    return OTHER_ERROR
+        if is_printing and isinstance(error, BrokenPipeError):
+            raise
+        print(f"procreactor: {text_of(error)}", file=sys.stderr)
+    return XARGS_OTHER_ERROR if "--xargs-exit" in arguments else OTHER_ERROR
 
 
 def _page(show: str, version: str) -> str:
@@ -45,19 +52,36 @@ def _page(show: str, version: str) -> str:
 
 
 def _dry_run(options: Options) -> int:
-    """Print the commands; each waits for its record only."""
-    source = JobSource(options, None, None, _wait_readable)
-    out = sys.stdout.buffer
+    """Print the commands that would be run; each waits for its record only."""
+    logged = results = None
+    if options.joblog is not None and options.resume:
+        logged = read_logged(options.joblog)
+    elif options.results_kind == "directory" and options.resume:
+        results = new_results(options)
+    source = JobSource(options, logged, results, _wait_readable)
+    said = bytearray()
     try:
         while True:
             command = source.take()
             if command is not None:
-                out.write(source.command_line(source.settle(command, 1)) + b"\n")
+                said += source.command_line(source.settle(command, 1)) + b"\n"
+            if command is None or len(said) >= _PRINTED_BYTES:
+                _print(said)
     except StopIteration:
         return 0
     finally:
         source.close()
-        out.flush()
+        _print(said)
+
+
+def _print(said: bytearray) -> None:
+    """Write *said*, which is empty then, to standard output; past Python, which would keep it."""
+    try:
+        while said:
+            del said[: os.write(1, said)]
+    except OSError as error:
+        said.clear()
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _wait_readable(fd: int) -> None:

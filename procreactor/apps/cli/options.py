@@ -289,7 +289,8 @@ def _check_regex(pattern: bytes) -> None:
 def _refuse_contradictions(found: dict[str, Any]) -> None:
     ungrouped = found.get("output") == "none"
     resume = found.get("resume", "")
-    logged = "joblog" in found or ("results" in found and resume == "resume")
+    in_files = "results" in found and _results_kind(found["results"]) == "directory"
+    logged = "joblog" in found or (in_files and resume == "resume")
     for is_wrong, message in (
         ("max_args" in found and "max_lines" in found, "-n and -L both say how much a job gets"),
         (ungrouped and "tag" in found, "--tag needs the output, which -u does not touch"),
@@ -302,6 +303,10 @@ def _refuse_contradictions(found: dict[str, Any]) -> None:
         (
             found.pop("quote", False) and found.get("shell", False),
             "-q is for a command that no shell reads, and --shell for one that a shell does",
+        ),
+        (
+            "shuffle" in found and resume in ("resume", "resume-failed"),
+            f"--shuf gives the jobs other numbers, by which --{resume} knows what has been done",
         ),
         (resume and not logged, f"--{resume} needs --joblog, to know what has been done"),
     ):

@@ -67,6 +67,10 @@ _BUSY_S = 0.005
 held. With the turn of the loop as the measure instead of the time, all children wanted the CPUs
 that the one whose turn it is needed, and half of a GiB went over the disk."""
 
+_ENOUGH_BYTES = 131072
+"""What goes through memory is copied twice, what goes from pipe to pipe not at all: no more than
+keeps the output busy until a child is awake again."""
+
 _TURN_OF_ALL_S = 0.1
 """So often all are read nevertheless: one that never stops must not keep the others from their
 ends, of which one may be a reason to halt."""
@@ -128,9 +132,9 @@ class StreamSink:
         return self._writer.move(fd, self._fd)
 
     @property
-    def in_memory(self) -> int:
-        """How many bytes it holds in memory."""
-        return self.held.in_memory + (self._tail.in_memory if self._tail is not None else 0)
+    def held_bytes(self) -> int:
+        """How many bytes are held."""
+        return self.held.size_bytes + (self._tail.size_bytes if self._tail is not None else 0)
 
     def end(self) -> None:
         """Take what came after the last whole line for a line; nothing more will come."""
@@ -321,7 +325,8 @@ class OutputWriter:
         job = self._jobs.get(seq)
         if job is None or job.place is None or job.place.before is None:
             return 0.0
-        is_enough = 2 * (job.out.in_memory + job.err.in_memory) >= self.spill.holder_bytes
+        enough_bytes = min(_ENOUGH_BYTES, self.spill.holder_bytes // 2)
+        is_enough = job.out.held_bytes + job.err.held_bytes >= enough_bytes
         return left_s if is_enough or self.spill.is_full else 0.0
 
     def discard(self, seq: int) -> None:

@@ -4,9 +4,10 @@ The vocabulary alone: how --results and --joblog store it, results.py and joblog
 most runs never load.
 """
 
+import os
 from typing import NamedTuple, Protocol
 
-__all__ = ["LOCAL_HOST", "JobLogError", "JobName", "JobRecord", "ResultSink", "Sink"]
+__all__ = ["LOCAL_HOST", "JobLogError", "JobName", "JobRecord", "ResultSink", "Sink", "text_of"]
 
 LOCAL_HOST = ":"
 """What logs and records call this machine."""
@@ -14,6 +15,13 @@ LOCAL_HOST = ":"
 
 class JobLogError(ValueError):
     """A log that is none: the message names the file, the line and what was expected there."""
+
+
+def text_of(error: Exception) -> str:
+    """Return what *error* says, the names of files in it as text, as they were given."""
+    if isinstance(error, OSError) and isinstance(error.filename, bytes):
+        return f"[Errno {error.errno}] {error.strerror}: {os.fsdecode(error.filename)!r}"
+    return str(error)
 
 
 class JobName(NamedTuple):

@@ -42,7 +42,14 @@ from procreactor.apps.cli.jobs import Job, JobSource
 from procreactor.apps.cli.options import Options
 from procreactor.apps.cli.output import OutputClosed, OutputWriter, StreamSink
 from procreactor.apps.cli.progress import ProgressState
-from procreactor.apps.cli.records import LOCAL_HOST, JobLogError, JobRecord, ResultSink, Sink
+from procreactor.apps.cli.records import (
+    LOCAL_HOST,
+    JobLogError,
+    JobRecord,
+    ResultSink,
+    Sink,
+    text_of,
+)
 from procreactor.apps.cli.views import open_view
 from procreactor.apps.commands import Command
 from procreactor.apps.engine import Done, Engine, Policy, Task
@@ -57,7 +64,7 @@ if TYPE_CHECKING:
     from procreactor.apps.cli.joblog import JobLog, ResumeState
     from procreactor.apps.cli.stats import RunningMedian
 
-__all__ = ["Session"]
+__all__ = ["Session", "new_results", "read_logged"]
 
 DRAIN_S = 1.0
 """How long after its exit a job's output may be held open by what it has left behind."""
@@ -102,11 +109,18 @@ class Session:
         self._log: JobLog | None = None
         logged = None
         if options.joblog is not None:
-            logged, self._log = _open_log(options.joblog, options)
+            logged = read_logged(options.joblog) if options.resume else None
+            self._log = _open_log(options.joblog, options)
         if options.results is not None:
-            self._results = _open_results(options.results, options)
-        self._source = JobSource(options, logged, self._results, self._wake_when_readable)
-        self._progress = ProgressState(time.monotonic(), self._total())
+            self._results = new_results(options)
+        self._source = JobSource(
+            options,
+            logged,
+            self._results,
+            self._wake_when_readable,
+            reads_first=_needs_total(options),
+        )
+        self._progress = ProgressState(time.monotonic(), self._source.total)
         self._view = open_view(options.progress or "line", self._progress)
         self._is_shown = not self._view.shows_nothing
         self._writer = None
@@ -215,6 +229,7 @@ class Session:
     def _draw(self) -> None:
         self._engine.loop.call_later(_DRAW_S, self._draw)
         self._progress.skipped = self._source.skipped
+        self._progress.total = self._source.total
         self._view.draw(time.monotonic())
 
     def _check_memory(self) -> None:
@@ -222,11 +237,6 @@ class Session:
         admission = self._admission
         if admission is not None and admission.must_kill_youngest(self._engine.running):
             self._engine.put_back_youngest()
-
-    def _total(self) -> int | None:
-        if self._options.resume == "retry-failed":
-            return None
-        return self._options.plan.known_total
 
     # -- jobs -----------------------------------------------------------------------------------
 
@@ -277,8 +287,8 @@ class Session:
                 job.name = None  # it is started all the same, and will be once more: see `_store`
         limit_bytes = self._options.max_output_bytes
         job.sinks = (
-            _Stream(job, [pair[0] for pair in pairs], limit_bytes),
-            _Stream(job, [pair[1] for pair in pairs], limit_bytes),
+            _Stream(job, [pair[0] for pair in pairs], limit_bytes, counts=True),
+            _Stream(job, [pair[1] for pair in pairs], limit_bytes, counts=False),
         )
 
     def _sinks_of(self, task: Task) -> tuple[Any, Any]:
@@ -308,7 +318,9 @@ class Session:
         self._progress.on_end(is_ok)
         self._view.on_end(job.seq)
         if done.error is not None:
-            self._say(f"procreactor: job {job.seq}: {done.error}")
+            self._say(f"procreactor: job {job.seq}: {text_of(done.error)}")
+        elif task.timed_out:
+            self._say(f"procreactor: job {job.seq} took too long, and was stopped")
         sinks, job.sinks = job.sinks, None  # they know the job: no circle is to be left of it
         for sink in sinks or ():
             if isinstance(sink, _Stream):
@@ -320,7 +332,7 @@ class Session:
         if self._median is not None and is_ok and done.ended is not None:
             self._median.add(done.ended.duration_s)
         if self._has_rules:
-            self._judge(done, is_ok)
+            self._judge(done, job, is_ok)
 
     def _store(self, done: Done[Any], job: Job) -> None:
         if done.task.is_stopping and not done.task.timed_out:
@@ -352,7 +364,7 @@ class Session:
         elif self._log is not None:
             self._unlogged.append(fields)
 
-    def _judge(self, done: Done[Any], is_ok: bool) -> None:
+    def _judge(self, done: Done[Any], job: Job, is_ok: bool) -> None:
         """Stop where --halt or xargs's rules say so."""
         status = _status_of(done)
         if self._options.xargs_exit:
@@ -360,11 +372,12 @@ class Session:
             ended = None if done.error is not None else status
             self._status, stop = exits.xargs_after(self._status or 0, ended, start_errno)
             if stop:
+                self._say_halt(job.seq, ended, "no more are started")
                 self._engine.stop_starting()
             return
         if self._halt.decision is not Decision.GO_ON:
             return
-        total = self._progress.total
+        total = self._source.total
         decision = self._halt.on_result(is_ok, self._done, self._failed, total)
         if decision is Decision.GO_ON:
             return
@@ -375,9 +388,16 @@ class Session:
             last=exits.exit_value(status),
         )
         if decision is Decision.SOON:
+            self._say_halt(job.seq, status, "no more are started")
             self._engine.stop_starting()
         else:
+            self._say_halt(job.seq, status, "what runs is stopped")
             self._engine.terminate()
+
+    def _say_halt(self, seq: int, status: ExitStatus | None, what: str) -> None:
+        value = exits.exit_value(status) if status is not None else 0
+        how = "could not be started" if status is None else "succeeded"
+        self._say(f"procreactor: job {seq} {f'failed ({value})' if value else how}: {what}")
 
     # -- turns and ends -------------------------------------------------------------------------
 
@@ -450,7 +470,7 @@ class Session:
         if isinstance(self._error, OutputClosed):
             self._signal = signal.SIGPIPE
         elif self._error is not None:
-            _write_error(os.fsencode(f"procreactor: {self._error}\n"))
+            _write_error(os.fsencode(f"procreactor: {text_of(self._error)}\n"))
             self._print_unwritten()
         if self._signal:
             self._close()
@@ -485,16 +505,20 @@ class _Stream:
     With a limit its two ends are, when all has come.
     """
 
-    __slots__ = ("_collector", "_sinks", "job")
+    __slots__ = ("_collector", "_counts", "_sinks", "job")
 
-    def __init__(self, job: Job, sinks: list[Sink], limit_bytes: int | None) -> None:
+    def __init__(
+        self, job: Job, sinks: list[Sink], limit_bytes: int | None, *, counts: bool
+    ) -> None:
         self.job = job
+        self._counts = counts
         self._sinks = sinks
         self._collector = Collector(limit_bytes) if limit_bytes is not None else None
 
     def append(self, data: bytes) -> None:
         """Take *data* as the next bytes of the stream."""
-        self.job.received_bytes += len(data)
+        if self._counts:
+            self.job.received_bytes += len(data)
         if self._collector is not None:
             self._collector.append(data)
         else:
@@ -507,7 +531,8 @@ class _Stream:
         if self._collector is not None or not isinstance(sink, StreamSink):
             return 0
         moved_bytes = sink.pass_on(fd)
-        self.job.received_bytes += moved_bytes
+        if self._counts:
+            self.job.received_bytes += moved_bytes
         return moved_bytes
 
     def end(self) -> None:
@@ -528,6 +553,12 @@ def _write_error(data: bytes) -> None:
             data = data[os.write(2, data) :]
     except OSError:
         pass  # there is nowhere to say it
+
+
+def _needs_total(options: Options) -> bool:
+    """Whether it matters, from the beginning on, how many jobs there will be."""
+    is_shown = options.progress in ("bar", "eta") and os.isatty(2)
+    return options.halt.is_percent or is_shown
 
 
 def _most_jobs() -> int:
@@ -551,20 +582,29 @@ def _new_admission(options: Options, cpus: int) -> Admission:
     return Admission(AdmissionPolicy(options.delay_s, load, options.memfree_bytes))
 
 
-def _open_log(path: bytes, options: Options) -> tuple[ResumeState | None, JobLog]:
-    """What it says already, if that is wanted, and the log to write to."""
-    from procreactor.apps.cli.joblog import JobLog, read_log
+def read_logged(path: bytes) -> ResumeState:
+    """Return what the log at *path* says; JobLogError, OSError."""
+    from procreactor.apps.cli.joblog import read_log
 
-    name = os.fsdecode(path)
-    logged = read_log(name) if options.resume else None
-    return logged, JobLog(name, append=options.joblog_is_added_to or bool(options.resume))
+    return read_log(os.fsdecode(path))
 
 
-def _open_results(path: bytes, options: Options) -> ResultSink:
+def _open_log(path: bytes, options: Options) -> JobLog:
+    from procreactor.apps.cli.joblog import JobLog
+
+    append = options.joblog_is_added_to or bool(options.resume)
+    return JobLog(os.fsdecode(path), append=append)
+
+
+def new_results(options: Options) -> ResultSink:
+    """Return what --results says; OSError where that is a file, and cannot be opened."""
     from procreactor.apps.cli.results import open_results
 
+    assert options.results is not None
     return open_results(
-        os.fsdecode(path), append=bool(options.resume), limit_bytes=options.max_output_bytes
+        os.fsdecode(options.results),
+        append=bool(options.resume),
+        limit_bytes=options.max_output_bytes,
     )
 
 

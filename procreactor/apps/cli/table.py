@@ -183,7 +183,12 @@ OPTIONS = (
         "The value is put where MARKER stands, instead of {}",
     ),
     _taking(
-        "-E --eof", "end", "WORD", os.fsencode, INPUT, "The item WORD is the end of its source"
+        "-E --eof",
+        "end",
+        "WORD",
+        lambda text: os.fsencode(text) or None,
+        INPUT,
+        "The item WORD is the end of its source; an empty WORD is none",
     ),
     _flag("-r --no-run-if-empty", "skip_blank", True, INPUT, "Leave out blank items"),
     _flag(
@@ -347,7 +352,8 @@ OPTIONS = (
         halt.parse_halt,
         FAILURE,
         "Start no more (soon), or kill what runs as well (now), once N jobs, or N%, have failed"
-        " (fail), succeeded (success) or ended (done). The default is never",
+        " (fail), succeeded (success) or ended (done). For N% all input is read first. The default"
+        " is never",
         ("never", "now,fail=1", "now,success=1", "now,done=1", "soon,fail=1", "soon,success=1"),
     ),
     _flag(
@@ -393,8 +399,20 @@ OPTIONS = (
         " ends in .jsonl, .json, .csv or .tsv",
         FILE,
     ),
-    _flag("--bar", "progress", "bar", PROGRESS, "Show a bar of how much is done"),
-    _flag("--eta", "progress", "eta", PROGRESS, "Show how long it will still take"),
+    _flag(
+        "--bar",
+        "progress",
+        "bar",
+        PROGRESS,
+        "Read all input, and show how much of it is done",
+    ),
+    _flag(
+        "--eta",
+        "progress",
+        "eta",
+        PROGRESS,
+        "Read all input, and show how long it will still take",
+    ),
     _flag("--progress", "progress", "progress", PROGRESS, "Show how many jobs run and have run"),
     _flag(
         "--live",
@@ -427,7 +445,7 @@ OPTIONS = (
 NOT_OFFERED = {
     **dict.fromkeys(["-i", "-l", "-o", "-p", "-s", "-x"], "xargs"),
     **dict.fromkeys(
-        ["-S", "-X", "-m", "--env", "--files", "--header", "--pipe", "--plus", "--rpl"],
+        ["-S", "-X", "-m", "-v", "--env", "--files", "--header", "--pipe", "--plus", "--rpl"],
         "GNU parallel",
     ),
 }

@@ -75,6 +75,26 @@ def test_a_batch_of_none_still_is_a_job_for_each() -> None:
     assert list(combine.batched([(b"a",), (b"b",)], 0)) == [(), ()]
 
 
+@given(st.lists(st.binary(max_size=50)), st.integers(2, 20), st.integers(1, 400))
+def test_a_batch_is_what_fits_and_never_less(source: list[bytes], count: int, most: int) -> None:
+    def fits(values: tuple[bytes, ...]) -> bool:
+        return sum(map(len, values)) <= most
+
+    batches = list(combine.batched(combine.singles(iter(source)), count, fits))
+    assert [value for batch in batches for value in batch] == source
+    for number, batch in enumerate(batches):
+        assert len(batch) == 1 or (len(batch) <= count and fits(batch))
+        if number + 1 < len(batches) and len(batch) < count:
+            assert not fits(batch + batches[number + 1][:1])
+
+
+def test_a_batch_without_end_is_not_waited_for() -> None:
+    """Whether it fits is asked on the way, not only when so many are there as may be."""
+    endless = combine.singles(iter(lambda: b"x" * 1000, None))
+    batches = combine.batched(endless, 1 << 40, lambda values: len(values) <= 1000)
+    assert [len(next(batches)) for _ in range(3)] == [1000] * 3
+
+
 def endless() -> Iterator[bytes]:
     return (b"%d" % number for number in itertools.count())
 

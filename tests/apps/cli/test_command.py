@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from command_line import RUN, environment, log_of, ran, ran_with, running
+from command_line import RUN, environment, log_of, ran, ran_with, received_of, running
 from gnu_parallel import needs_parallel
 from held import wait_for
 from support import DEADLINE_S, PROC, PYTHON
@@ -34,6 +34,7 @@ class Said(NamedTuple):
     status: int
     out: bytes
     log: list[tuple[bytes, ...]]
+    received: dict[bytes, bytes]
 
 
 def begin(command: list[str], where: Path, given: bytes) -> subprocess.Popen[bytes]:
@@ -61,7 +62,7 @@ def end(process: subprocess.Popen[bytes], where: Path, keeps_order: bool) -> Sai
     assert b"Traceback" not in err, err
     if not keeps_order:
         out = b"\n".join(sorted(out.split(b"\n")))
-    return Said(process.returncode, out, log_of(where / "log"))
+    return Said(process.returncode, out, log_of(where / "log"), received_of(where / "log"))
 
 
 def both(tmp_path: Path, lines: str | list[str], given: bytes = b"") -> tuple[Said, Said]:
@@ -166,6 +167,10 @@ CASES: list[tuple[str, bytes]] = [
     ("-j1 --halt soon,fail=50% sh -c 'exit $0' ::: 0 1 0 1 1 1 0 0", b""),
     ("-j1 --halt now,fail=30% sh -c 'exit $0' ::: 0 1 0 1 1 1 0 0", b""),
     *((f"-j1 --halt {short} sh -c 'exit $0' ::: 0 1 0 1", b"") for short in (0, 1, 2, -1, -2)),
+    ("-j1 --halt now,fail=30% sh -c 'exit $0'", b"0\n1\n0\n1\n1\n1\n0\n0\n"),
+    ("-j1 -r --halt soon,done=30% true ::: a b c d e f", b""),
+    ("-j1 --halt soon,fail=50% sh -c 'exit $0' :::: 12", b""),
+    ("-j1 --halt now,done=10% sh -c 'exit $0' ::: 7 0 0 0 0 0 0 0 0 0", b""),
     ("-j1 --halt-on-error 50% sh -c 'exit $0' ::: 0 1 0 1 1 0", b""),
     ("-j1 --halt never sh -c 'exit $0'", b"1\n0\n3\n"),
     ("-j1 --halt soon,done=1 true ::: a b c", b""),
@@ -299,6 +304,7 @@ XARGS_OPTIONS = [
     ("-d , --max-args=1 --max-procs=1 echo", b"a,b"),
     ("-a abc -n 1 echo", b""),
     ("-E b -n1 echo", b"a\nb\nc\n"),
+    ("-E '' -n1 echo", b"a\nb\n"),
     ("-n2 echo", b"a\nb\nc\n"),
     ("-P0 -n1 true", b"a\nb\n"),
     ("-0 -L 2 echo", b"a\0b\0c\0"),
@@ -319,6 +325,185 @@ def test_options_as_xargs(line: str, given: bytes, tmp_path: Path) -> None:
         with process:
             said.append((*process.communicate(timeout=DEADLINE_S), process.returncode))
     assert said[0] == said[1]  # what -t says, too
+
+
+def test_an_option_that_there_is_not_has_the_status_of_xargs(tmp_path: Path) -> None:
+    assert ran(tmp_path, "--xargs-exit", "--nosuch").returncode == 1
+    assert ran(tmp_path, "--nosuch").returncode == 255
+
+
+@pytest.mark.parametrize("words", [["sh", "-c", "echo $#", "x"], ["--shell", "echo {} | wc -w"]])
+def test_no_job_gets_more_than_a_program_can_be_given(words: list[str], tmp_path: Path) -> None:
+    """A hundred bytes each, 3 MB in all: nothing is lost, and nothing refused."""
+    items = "\n".join(f"{number:0100d}" for number in range(30_000))
+    (tmp_path / "items").write_text(items)
+    said = ran(tmp_path, "-a", "items", "-n", "30000", "--joblog", "log", *words)
+    assert (said.returncode, said.stderr) == (0, b"")
+    counts = [int(count) for count in said.stdout.split()]
+    assert sum(counts) == 30_000
+    assert sorted(counts)[1] >= 1000, "all but the last"
+
+
+# --- What an earlier run has left -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "shell", "status"),
+    [
+        (["--shell", "exit {}", ":::", "0", "1", "2"], False, 2),  # which a shell alone can do
+        (["--shell", "exit {}", ":::", "0", "1", "2"], True, 2),
+        (["--shell", "cd /tmp/{}", ":::", "no-such-directory"], True, 1),
+        (["--shell", "test 1 = {}", ":::", "2"], True, 1),
+        (["sh", "-c", "exit $0", ":::", "1"], False, 1),
+    ],
+)
+def test_what_failed_is_run_again_as_it_was(
+    first: list[str], shell: bool, status: int, tmp_path: Path
+) -> None:
+    assert ran(tmp_path, "-j1", "--joblog", "log", *first).returncode == status
+    before = log_of(tmp_path / "log")
+    failed = [line for line in before if line[2] != b"0"]
+    again = ["--shell"] if shell else []
+    assert ran(tmp_path, "-j1", "--retry-failed", "--joblog", "log", *again).returncode == status
+    assert log_of(tmp_path / "log") == sorted(before + failed)
+
+
+@pytest.mark.parametrize("name", ["saved", "saved.jsonl"])
+def test_what_is_run_again_is_stored_and_logged(name: str, tmp_path: Path) -> None:
+    fails = "echo $0; exit $0"
+    ran(tmp_path, "-j1", "--joblog", "log", "sh", "-c", fails, ":::", "3")
+    assert ran(tmp_path, "--retry-failed", "--joblog", "log", "--results", name).returncode == 1
+    assert len(log_of(tmp_path / "log")) == 2
+    stored = tree(tmp_path / name) if name == "saved" else {name: (tmp_path / name).read_bytes()}
+    assert any(b"3" in text for text in stored.values())
+
+
+def test_what_is_run_again_has_its_directory_and_its_tag(tmp_path: Path) -> None:
+    ran(tmp_path, "--joblog", "log", "--shell", "pwd; exit {}", ":::", "1")
+    again = ["--retry-failed", "--joblog", "log", "--wd", "/", "--tag"]
+    assert ran(tmp_path, *again).stdout == b"pwd; exit 1\t/\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--resume", "--joblog", "log"], b"sh -c 'exit $0' 2\n"),
+        (["--resume-failed", "--joblog", "log"], b"sh -c 'exit $0' 1\nsh -c 'exit $0' 2\n"),
+        (["--retry-failed", "--joblog", "log"], b"sh -c 'exit $0' 1\n"),
+        (["--resume", "--results", "saved"], b"sh -c 'exit $0' 2\n"),
+    ],
+)
+def test_a_dry_run_says_what_would_be_run(
+    options: list[str], wanted: bytes, tmp_path: Path
+) -> None:
+    jobs = ["sh", "-c", "exit $0", ":::", "0", "1"]
+    ran(tmp_path, "-j1", "--joblog", "log", "--results", "saved", *jobs)
+    before = tree(tmp_path)
+    said = ran(tmp_path, "--dry-run", *options, *jobs, "2")
+    assert (said.returncode, said.stdout, said.stderr) == (0, wanted, b"")
+    assert tree(tmp_path) == before
+
+
+def test_a_job_that_was_to_be_tried_again_is_in_no_log_once_we_are_stopped(tmp_path: Path) -> None:
+    words = ["-j1", "--retries", "0", "--joblog", "log", "--delay", "3600"]
+    with running(tmp_path, *words, "sh", "-c", "echo x >>tried; exit 1", ":::", "a") as process:
+        wait_for((tmp_path / "tried").exists)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == -signal.SIGINT
+    assert log_of(tmp_path / "log") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--resume", "--results", "saved.csv"], b"--resume needs --joblog"),
+        (["--resume", "--shuf", "--joblog", "log"], b"--shuf gives the jobs other numbers"),
+    ],
+)
+def test_what_could_not_be_known_is_not_guessed(
+    options: list[str], why: bytes, tmp_path: Path
+) -> None:
+    said = ran(tmp_path, *options, "echo", ":::", "1")
+    assert (said.returncode, why in said.stderr, said.stdout) == (255, True, b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("--halt soon,fail=1 sh -c 'exit 3' ::: a", "job 1 failed (3): no more are started"),
+        ("--halt now,done=1 true ::: a", "job 1 succeeded: what runs is stopped"),
+        ("--xargs-exit sh -c 'exit 255' ::: a", "job 1 failed (255): no more are started"),
+        ("--timeout 0.1 sleep ::: 60", "job 1 took too long, and was stopped"),
+    ],
+)
+def test_why_it_stops_is_said(line: str, wanted: str, tmp_path: Path) -> None:
+    assert ran(tmp_path, *shlex.split(line)).stderr.decode() == f"procreactor: {wanted}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "given"),
+    [("--bar sh -c 'cat gate'", b"a\n" * 4), ("--eta sh -c 'cat gate' :::: items", b"")],
+)
+def test_of_how_many_is_known_before_the_first_one_starts(
+    line: str, given: bytes, tmp_path: Path
+) -> None:
+    """That is what these two are for; what is drawn while the first ones run says it."""
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "items").write_bytes(b"a\n" * 4)
+    (tmp_path / "given").write_bytes(given)
+    ours, theirs = pty.openpty()
+    with open(tmp_path / "given", "rb") as stdin:
+        process = subprocess.Popen(
+            [*RUN, "-j1", *shlex.split(line)],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+        )
+    os.close(theirs)
+    with process:
+        drawn = b""
+        while b"0:4" not in drawn and b"Left: 4" not in drawn:
+            drawn += os.read(ours, 65536)
+        process.terminate()
+        assert process.wait(DEADLINE_S) == -signal.SIGTERM
+    os.close(ours)
+
+
+def test_of_too_many_at_once_those_wait_for_which_there_is_no_room(tmp_path: Path) -> None:
+    """Open files, of which each job takes some: none is failed as long as another one runs."""
+    line = "ulimit -n 80; exec %s -j50 --joblog log sh -c 'exec sleep 0.0$0' ::: $(seq 10 99)"
+    said = ran(tmp_path, line % shlex.join(RUN), command=["sh", "-c"])
+    assert (said.returncode, said.stderr) == (0, b"")
+    assert [line[2] for line in log_of(tmp_path / "log")] == [b"0"] * 90
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--dry-run", "echo", ":::", *map(str, range(20_000))], ["--help"]],
+)
+def test_who_prints_ends_as_who_runs(words: list[str], tmp_path: Path) -> None:
+    said = ran_with(">&-", tmp_path, *words)
+    closed = b"procreactor: [Errno 9] Bad file descriptor: 'standard output'\n"
+    assert (said.returncode, said.stderr) == (255, closed)
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    said = ran(tmp_path, *words, stdout=write_fd)
+    os.close(write_fd)
+    assert (said.returncode, said.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_an_interrupted_dry_run_says_nothing_of_it(tmp_path: Path) -> None:
+    with running(tmp_path, "--dry-run", "echo") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"a\n")
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (-signal.SIGINT, b"")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ INPUTS: list[tuple[str, dict[str, Any]]] = [
     ("-L 2 c", {"batch": 2, "continue_lines": True}),
     ("-r c", {"skip_blank": True}),
     ("-E end c", {"end": b"end"}),
-    ("-E '' c", {"end": b""}),
+    ("-E '' c", {}),
     ("--shuf c", {"shuffle": True}),
     ("--link c", {"link_all": True}),
     ("--trim r c", {"trim": "r"}),

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from mounts import needs_mounts
 from support import DEADLINE_S
 
-from procreactor.apps.cli.held import Spill
+from procreactor.apps.cli.held import HOLDER_BYTES, Spill
 from procreactor.apps.cli.output import OutputClosed, OutputWriter
 
 
@@ -277,10 +277,11 @@ def test_much_is_written_before_it_is_asked_for(bench: Callable[..., Bench]) -> 
     assert len(one.out) == 20 << 20
 
 
+@pytest.mark.parametrize("holder_bytes", [HOLDER_BYTES, 100_000], ids=["in memory", "spilled"])
 def test_who_is_not_due_may_wait_while_much_is_written_and_enough_is_held(
-    bench: Callable[..., Bench],
+    bench: Callable[..., Bench], holder_bytes: int
 ) -> None:
-    writer = bench(keep_order=True).writer
+    writer = bench(keep_order=True, spill=Spill(holder_bytes=holder_bytes)).writer
     first, second = (writer.new_sinks(seq)[0] for seq in (1, 2))
     piece = bytes(200_000)
     assert not writer.pause_s(2)
