@@ -10,6 +10,7 @@ import io
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -316,4 +317,4 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         )
     finally:
         os.close(write_fd)
-    assert (answer.returncode, answer.stderr) == (1, b"")
+    assert (answer.returncode, answer.stderr) == (128 + signal.SIGPIPE, b"")
