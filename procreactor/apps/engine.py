@@ -101,6 +101,8 @@ class Task:
         "command",
         "has_company",
         "index",
+        "is_called_off",
+        "is_crowded",
         "is_put_back",
         "is_stopping",
         "last",
@@ -121,6 +123,12 @@ class Task:
         self.timed_out = False
         self.is_stopping = False
         self.is_put_back = False
+        self.is_crowded = False
+        """Whether there was no room for it when it was started last."""
+
+        self.is_called_off = False
+        """Whether it was over by our will, between two attempts."""
+
         self.has_company = False
         """Whether others may run beside it, or do, when it is started."""
 
@@ -129,8 +137,8 @@ class Task:
         self.child: CollectedChild[Any] | None = None
         """While it is live."""
 
-        self.last: Done[Any] | None = None
-        """How the attempt before went, while the next one waits."""
+        self.last: tuple[Done[Any], bool] | None = None
+        """How the attempt before went, and whether it was timed out, while the next one waits."""
 
         self.begun_s = 0.0
         self.timer: Timer | None = None
@@ -155,10 +163,11 @@ class Engine(Generic[S]):
 
     *source* returns a command, None while there is none yet (then it wakes the loop when there is),
     or raises StopIteration. *new_sinks* makes the places for stdout and stderr of a task, when it
-    has written something. *on_start* is told of each task before its start, *on_retry* of one that
-    is over and will be started again, *on_turn* of each turn of the loop, before it waits.
-    *pause_s* is asked, with its sinks, for how long what a command writes may stay where it is.
-    *pass_on* moves what is in a pipe straight to where its sink would bring it (collected.py).
+    has written something. *on_start* is told of each task before its start, of which an OSError out
+    of it is one; *on_retry* of one that is over and will be started again, *on_turn* of each turn
+    of the loop, before it waits. *pause_s* is asked, with its sinks, for how long what a command
+    writes may stay where it is. *pass_on* moves what is in a pipe straight to where its sink would
+    bring it (collected.py).
     """
 
     def __init__(
@@ -188,6 +197,9 @@ class Engine(Generic[S]):
 
         self._ended: deque[Ended[S]] = deque()
         self._over: deque[Done[S]] = deque()  # and to be yielded
+        self._crowded: deque[Task] = deque()
+        """Those for which there was no room, until there is."""
+
         self._retries: list[tuple[float, int, Task]] = []
         self._most = policy.jobs
         """How many may run at once: fewer once more than that have found no room."""
@@ -241,7 +253,7 @@ class Engine(Generic[S]):
         while True:
             self._fill()
             if not over:
-                if not (self._tasks or self._retries or self._more):
+                if not (self._tasks or self._crowded or self._retries or self._more):
                     return
                 self._pool.check_owner()
                 self._on_turn()
@@ -267,6 +279,8 @@ class Engine(Generic[S]):
         """
         self._more = False
         self._is_stopped = True
+        while self._crowded:
+            self._tell_last(self._crowded.popleft())
         while self._retries:
             self._tell_last(heapq.heappop(self._retries)[2])
         self._pool.cancel_waiting()
@@ -333,12 +347,9 @@ class Engine(Generic[S]):
     # -- starting -------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        most = self._most
-        if self._policy.reads_ahead and most == self._policy.jobs:
-            most += self._ahead
         wait_s = self._policy.wait_s
         # What is over is told before another starts: it may be a reason not to start it.
-        while not self._over and len(self._tasks) < most and (self._more or self._retries):
+        while not self._over and self._may_start():
             if wait_s is not None and (left_s := wait_s()) > 0:
                 self._wait(left_s)
                 return
@@ -346,6 +357,15 @@ class Engine(Generic[S]):
             if task is None:
                 return
             self._start(task)
+            if task.is_crowded and self._tasks:
+                return  # until one has ended
+
+    def _may_start(self) -> bool:
+        """Whether there is room for one more, and may be one more; asked anew for each."""
+        most = self._most
+        if self._policy.reads_ahead and most == self._policy.jobs:
+            most += self._ahead
+        return len(self._tasks) < most and bool(self._more or self._crowded or self._retries)
 
     def _wait(self, wait_s: float) -> None:
         timer = self._wait_timer
@@ -353,6 +373,8 @@ class Engine(Generic[S]):
             self._wait_timer = self.loop.call_later(wait_s, _do_nothing)
 
     def _next_task(self) -> Task | None:
+        if self._crowded:
+            return self._crowded.popleft()
         if self._retries and self._retries[0][0] <= time.monotonic():
             return heapq.heappop(self._retries)[2]
         if not self._more:
@@ -372,8 +394,9 @@ class Engine(Generic[S]):
         task.timed_out = task.is_stopping = task.is_put_back = False
         task.has_company = self._most > 1 or bool(self._tasks)
         task.slot = self._take_slot()
-        self._on_start(task)
         try:
+            self._on_start(task)
+            task.is_crowded = False
             plan = task.plan = self._planner.plan(task.command)
             if self._forest is not None:
                 task.tree = self._forest.plant(plan.spec)
@@ -526,22 +549,25 @@ class Engine(Generic[S]):
 
     def _tell_or_retry(self, done: Done[S]) -> None:
         task, _, error = done
-        is_crowded = error is not None and error.errno in _NO_ROOM and task.has_company
-        if is_crowded:
-            self._make_room()
-        if is_crowded or task.is_put_back:
+        task.is_crowded = error is not None and error.errno in _NO_ROOM and task.has_company
+        if task.is_crowded or task.is_put_back:
             task.attempts -= 1  # which it was, through no fault of its own
-        if is_crowded and self._is_stopped:
-            self._tell_last(task)
+        if task.is_crowded:
+            self._make_room()
+            self._on_retry(task)
+            if self._is_stopped:
+                self._tell_last(task)
+            else:
+                self._crowded.append(task)
         elif done.ok or self._is_stopped or task.attempts > self._policy.retries:
             self._over.append(done)
         else:
-            task.last = task.last if is_crowded else done
+            task.last = done, task.timed_out
             self._retry_later(task)
 
     def _make_room(self) -> None:
         """Start no more at once than run by now."""
-        self._most = max(len(self._tasks), 1)
+        self._most = max(min(len(self._tasks), self._policy.jobs - 1), 1)  # and none is read ahead
         self._ended_since = 0
         if self._forest is not None:
             self._forest.shed()
@@ -557,8 +583,9 @@ class Engine(Generic[S]):
         """Of one that will not be started again: how it went before, if it ever ran."""
         last, task.last = task.last, None
         if last is not None:
-            task.is_stopping = True  # by us, who do not let it go on
-            self._over.append(last)
+            done, task.timed_out = last
+            task.is_called_off = True
+            self._over.append(done)
 
     def _clear(self, task: Task) -> None:
         """Let go of what belonged to one attempt."""

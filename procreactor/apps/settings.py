@@ -84,8 +84,8 @@ class Settings:
     kill_after_s: float = 5.0
     cwd: Argument | None = None
     env: Env | None = None
-    """The whole environment of the commands; None is this process's, as it is at the beginning. With
-    `tree`, where no cgroup can be made, PROCREACTOR_TREE is added, by which they are found."""
+    """The whole environment of the commands; None is this process's, as it is at the beginning.
+    With `tree`, where no cgroup can be made, PROCREACTOR_TREE is added, to find them by."""
 
     env_extra: Mapping[str, str] | None = None
     """Variables besides those."""

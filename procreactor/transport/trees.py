@@ -325,9 +325,13 @@ class Forest:
 
     def shed(self) -> None:
         """Let go of the fds of groups that are ready to be used again."""
-        while self._free:
-            self._free[-1].close()
-            self._aside.append(self._free.pop().path)
+        while True:
+            try:
+                group = self._free.pop()
+            except IndexError:  # in one step with the question: any thread may take the last one
+                return
+            group.close()
+            self._aside.append(group.path)
 
     def _sweep(self) -> None:
         """Remove the groups set aside in which nobody is left; look at a few."""

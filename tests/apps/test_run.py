@@ -466,21 +466,31 @@ def test_a_file_that_cannot_be_opened_is_tried_again_like_all_else(tmp_path: Pat
     assert result.error.filename == str(nowhere)
 
 
-def crowded_run(most_fds: int) -> list[int | None]:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_fds, most_fds))
-    results = run_many([["sleep", "0.02"]] * 100, jobs=50)
-    return [result.exit_code for result in results]
+def crowded_run(stdin: str | None, ahead: int) -> list[int | None]:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (75, 75))
+    taken = itertools.count()
+    command = Command(["sleep", "0.02"], stdin=stdin)
+    commands = (command for _ in range(100) if next(taken) >= 0)
+    codes = []
+    for result in run_many(commands, jobs=50, retry_delay_s=1000):
+        codes.append(result.exit_code)
+        assert next(taken) < len(codes) + ahead
+    return codes
 
 
-def test_what_there_is_no_room_for_waits_until_another_has_ended() -> None:
-    """Each takes a few open files; no more than a few have room, and none is failed for that."""
-    assert alone(crowded_run, 75) == [0] * 100
+@pytest.mark.parametrize("stdin", [None, os.devnull])
+def test_what_there_is_no_room_for_waits_until_another_has_ended(stdin: str | None) -> None:
+    """Each takes a few open files; no more than a few have room, and none is failed for that.
+
+    Nor does it wait for longer, nor is everything taken that there would be no room for either.
+    """
+    assert alone(crowded_run, stdin, 300) == [0] * 100
 
 
-def crowded_runs() -> list[tuple[int, list[object]]]:
+def crowded_runs(stdin: str | None) -> list[tuple[int, list[object]]]:
     """For each of some numbers of open files: what comes of a dozen commands."""
-    command, found = end("exit", 0), []
-    run(command)
+    command, found = Command(end("exit", 0), stdin=stdin), []
+    run(command.argv)
     for most_fds in range(12, 100):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most_fds, 1024))
         codes: list[object]
@@ -492,12 +502,16 @@ def crowded_runs() -> list[tuple[int, list[object]]]:
     return found
 
 
-def test_if_one_has_room_all_have_one_after_the_other() -> None:
-    found = alone(crowded_runs)
+@pytest.mark.parametrize("stdin", [None, os.devnull])
+def test_if_one_has_room_all_have_one_after_the_other(stdin: str | None) -> None:
+    found = alone(crowded_runs, stdin)
     assert found[-1][1] == [0]
-    refused = [codes for _, codes in found if codes != [0]]
-    assert refused
-    assert all(codes in ([None], [errno.EMFILE]) for codes in refused), found
+    others = [codes for _, codes in found if codes != [0]]
+    assert [None] in others
+    mixed = [codes for codes in others if codes not in ([None], [errno.EMFILE])]
+    # A start takes two fds less where there was no more room for a cgroup of its own: so there are
+    # up to two numbers that are enough for one of the two kinds of start, and not for the other.
+    assert len(mixed) <= 2, found
 
 
 def test_halt_at_a_share_of_a_list_knows_its_length() -> None:

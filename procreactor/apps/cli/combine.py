@@ -193,6 +193,7 @@ def batched(
         return
     records: list[Record] = []
     size_bytes, look_at_bytes = 0, _LOOK_BYTES
+    known = usual = 1  # so many fit for certain; so many did last time
     for step in steps:
         if step is WOULD_BLOCK:
             yield step
@@ -201,30 +202,39 @@ def batched(
         size_bytes += _size_bytes(step)
         if len(records) < count and size_bytes < look_at_bytes:
             continue
-        fitting = _how_many_fit(records, fits)
+        fitting = _how_many_fit(records, fits, known, usual)
         if fitting == len(records) < count:
+            known = fitting
             look_at_bytes *= 2
             continue
         yield _joined(records[:fitting])
-        records = records[fitting:]
-        size_bytes, look_at_bytes = sum(map(_size_bytes, records)), _LOOK_BYTES
+        rest = records[fitting:]
+        rest_bytes = sum(map(_size_bytes, rest))
+        if rest:  # it was as much as fits: so there is no need to look much earlier next time
+            look_at_bytes = max(_LOOK_BYTES, (size_bytes - rest_bytes) * 17 // 16)
+        known, usual, records, size_bytes = 1, fitting, rest, rest_bytes
     while records:
-        fitting = _how_many_fit(records, fits)
+        fitting = _how_many_fit(records, fits, 1, usual)
         yield _joined(records[:fitting])
         records = records[fitting:]
 
 
-def _how_many_fit(records: Sequence[Record], fits: Callable[[Record], bool] | None) -> int:
-    """How many of *records*, from the first on, at least one."""
+def _how_many_fit(
+    records: Sequence[Record], fits: Callable[[Record], bool] | None, known: int, usual: int
+) -> int:
+    """How many of *records* fit, from the first on: about as many as can be, at least one.
+
+    *known* do for certain; *usual* is a guess. To ask costs as much as there is, hence few times.
+    """
     if fits is None or fits(_joined(records)):
         return len(records)
-    least, too_many = 1, len(records)
-    while too_many - least > 1:
-        half = (least + too_many) // 2
+    least, too_many, guess = min(known, len(records)), len(records), usual
+    while too_many - least > max(1, least >> 6):
+        half = guess if least < guess < too_many else (least + too_many) // 2
         if fits(_joined(records[:half])):
-            least = half
+            least, guess = half, half + max(1, half >> 6)
         else:
-            too_many = half
+            too_many, guess = half, half - max(1, half >> 6)
     return least
 
 

@@ -43,7 +43,7 @@ _ANY_NUMBER = 10**9
 class Job:
     """One job: what tells it from the others. The tag of its `Command`."""
 
-    __slots__ = ("name", "received_bytes", "seq", "sinks", "text", "values")
+    __slots__ = ("announced", "name", "received_bytes", "seq", "sinks", "text", "values")
 
     def __init__(self, seq: int, values: tuple[bytes, ...], text: bytes | None = None) -> None:
         self.seq = seq
@@ -59,6 +59,9 @@ class Job:
 
         self.received_bytes = 0
         """How much of its stdout has come, as GNU parallel counts."""
+
+        self.announced = 0
+        """Of so many attempts it was said that it starts."""
 
 
 class JobSource:

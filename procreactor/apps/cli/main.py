@@ -22,8 +22,10 @@ _PRINTED_BYTES = 65536
 def run(arguments: Sequence[str], version: str) -> int:
     """Do what *arguments*, without the name of the program, say; return the exit status."""
     is_printing = False
+    status = OTHER_ERROR
     try:
         options = parse(arguments)
+        status = XARGS_OTHER_ERROR if options.xargs_exit else OTHER_ERROR
         is_printing = bool(options.show or options.dry_run)
         if options.show:
             _print(bytearray(_page(options.show, version).encode()))
@@ -33,11 +35,12 @@ def run(arguments: Sequence[str], version: str) -> int:
         return Session(options).run()
     except OptionError as error:
         print(f"procreactor run: {error}", file=sys.stderr)
+        status = XARGS_OTHER_ERROR if error.is_of_xargs else OTHER_ERROR
     except (InputError, JobLogError, OSError, ImportError) as error:
         if is_printing and isinstance(error, BrokenPipeError):
             raise
         print(f"procreactor: {text_of(error)}", file=sys.stderr)
-    return XARGS_OTHER_ERROR if "--xargs-exit" in arguments else OTHER_ERROR
+    return status
 
 
 def _page(show: str, version: str) -> str:
@@ -78,13 +81,20 @@ def _print(said: bytearray) -> None:
     """Write *said*, which is empty then, to standard output; past Python, which would keep it."""
     try:
         while said:
-            del said[: os.write(1, said)]
+            try:
+                del said[: os.write(1, said)]
+            except BlockingIOError:
+                _wait_for(1, select.POLLOUT)
     except OSError as error:
         said.clear()
         raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _wait_readable(fd: int) -> None:
+    _wait_for(fd, select.POLLIN)
+
+
+def _wait_for(fd: int, events: int) -> None:
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
+    poll.register(fd, events)
     poll.poll()

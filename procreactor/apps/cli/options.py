@@ -33,6 +33,9 @@ RESULTS_KINDS: Final = {b".jsonl": "jsonl", b".json": "jsonl", b".csv": "csv", b
 class OptionError(ValueError):
     """The command line is wrong: which option, what it was given, and what it may be."""
 
+    is_of_xargs = False
+    """Whether it says, as far as it was read, that the exit status is to be that of xargs."""
+
 
 class Options(NamedTuple):
     """All that a command line says, checked."""
@@ -94,7 +97,17 @@ def parse(arguments: Sequence[str]) -> Options:
 
     Words are bytes from here on: what Python made of an argument that is no UTF-8 is undone.
     """
-    found, rest = _read_options(arguments)
+    found: dict[str, Any] = {}
+    try:
+        return _parse(arguments, found)
+    except OptionError as error:
+        error.is_of_xargs = "xargs_exit" in found
+        raise
+
+
+def _parse(arguments: Sequence[str], found: dict[str, Any]) -> Options:
+    """As `parse`; *found* has what the options say, also where the rest is wrong."""
+    rest = _read_options(arguments, found)
     if show := found.get("show"):
         return Options(show=show)
     separators = _separators(found)
@@ -113,20 +126,19 @@ def parse(arguments: Sequence[str]) -> Options:
 # --- Words ----------------------------------------------------------------------------------------
 
 
-def _read_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return what the options set, by field, and the words after them."""
-    found: dict[str, Any] = {}
+def _read_options(arguments: Sequence[str], found: dict[str, Any]) -> list[str]:
+    """Put into *found* what the options set, by field; return the words after them."""
     words = iter(arguments)
     separators = set(_separators(found))
     for word in words:
         if word == "--":
             break
         if word in separators or not word.startswith("-") or word == "-":
-            return found, [word, *words]
+            return [word, *words]
         for option, name, text in _written(word, words):
             _set(found, option, name, text)
         separators = set(_separators(found))
-    return found, [*words]
+    return [*words]
 
 
 def _written(word: str, rest: Iterator[str]) -> Iterator[tuple[Option, str, str | None]]:

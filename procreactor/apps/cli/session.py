@@ -28,6 +28,7 @@ Decisions:
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -191,7 +192,8 @@ class Session:
 
     def _policy(self) -> Policy:
         options, source = self._options, self._source
-        jobs = options.jobs.resolve(self._cpus) or _most_jobs()
+        has_files = options.results_kind == "directory"
+        jobs = options.jobs.resolve(self._cpus) or _most_jobs(_FDS_OF_A_JOB + 2 * has_files)
         self._admission: Admission | None = None
         if options.delay_s or options.load is not None or options.memfree_bytes is not None:
             self._admission = _new_admission(options, self._cpus)
@@ -258,14 +260,15 @@ class Session:
         self._progress.on_start()
         self._forget_output(job)
         if self._has_early_sinks:
-            self._open_sinks(job, task.slot)
+            self._open_sinks(job, task)
         if self._options.verbose or self._is_shown:
-            self._announce(job, command)
+            self._announce(job, command, task.attempts)
 
-    def _announce(self, job: Job, command: Command) -> None:
+    def _announce(self, job: Job, command: Command, attempt: int) -> None:
         line = self._source.command_line(command)
         self._view.on_start(job.seq, line, time.monotonic())
-        if self._options.verbose:
+        if self._options.verbose and attempt > job.announced:
+            job.announced = attempt
             self._say(os.fsdecode(line))
 
     def _forget_output(self, job: Job) -> None:
@@ -275,14 +278,17 @@ class Session:
         job.sinks = None
         job.received_bytes = 0
 
-    def _open_sinks(self, job: Job, slot: int) -> None:
+    def _open_sinks(self, job: Job, task: Task) -> None:
+        """OSError where there is no room for its files (EMFILE), but may be later."""
         pairs: list[tuple[Sink, Sink]] = []
         if self._writer is not None:
-            pairs.append(self._writer.new_sinks(job.seq, self._source.tag(job, slot)))
+            pairs.append(self._writer.new_sinks(job.seq, self._source.tag(job, task.slot)))
         if self._results is not None and job.name is not None:
             try:
                 pairs.append(self._results.new_sinks(job.name))
             except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and task.has_company:
+                    raise
                 self._fail(error)
                 job.name = None  # it is started all the same, and will be once more: see `_store`
         limit_bytes = self._options.max_output_bytes
@@ -295,7 +301,7 @@ class Session:
         job = task.command.tag
         assert isinstance(job, Job)
         if job.sinks is None:
-            self._open_sinks(job, task.slot)
+            self._open_sinks(job, task)
         assert job.sinks is not None
         return job.sinks
 
@@ -315,6 +321,8 @@ class Session:
         is_ok = done.ok
         self._done += 1
         self._failed += not is_ok
+        if task.is_called_off:
+            self._progress.on_start()  # which it was told to have been put back from
         self._progress.on_end(is_ok)
         self._view.on_end(job.seq)
         if done.error is not None:
@@ -335,7 +343,8 @@ class Session:
             self._judge(done, job, is_ok)
 
     def _store(self, done: Done[Any], job: Job) -> None:
-        if done.task.is_stopping and not done.task.timed_out:
+        task = done.task
+        if task.is_called_off or (task.is_stopping and not task.timed_out):
             return  # we stopped it: so it is not done, and --resume runs it again
         if self._results is not None and job.name is None:
             return  # what it wrote could not be stored
@@ -370,15 +379,17 @@ class Session:
         if self._options.xargs_exit:
             start_errno = (done.error.errno or 0) if done.error is not None else 0
             ended = None if done.error is not None else status
-            self._status, stop = exits.xargs_after(self._status or 0, ended, start_errno)
-            if stop:
+            before = self._status or 0
+            self._status, stop = exits.xargs_after(before, ended, start_errno)
+            if stop and self._status != before:
                 self._say_halt(job.seq, ended, "no more are started")
                 self._engine.stop_starting()
             return
         if self._halt.decision is not Decision.GO_ON:
             return
         total = self._source.total
-        decision = self._halt.on_result(is_ok, self._done, self._failed, total)
+        over = self._done + self._source.skipped  # as GNU parallel counts
+        decision = self._halt.on_result(is_ok, over, self._failed, total)
         if decision is Decision.GO_ON:
             return
         self._status = exits.halted_status(
@@ -561,12 +572,12 @@ def _needs_total(options: Options) -> bool:
     return options.halt.is_percent or is_shown
 
 
-def _most_jobs() -> int:
+def _most_jobs(fds_of_each: int) -> int:
     """How many at once, for -j0: what our open files allow."""
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(max((soft - _FDS_OF_OURS) // _FDS_OF_A_JOB, 1), _MOST_JOBS)
+    return min(max((soft - _FDS_OF_OURS) // fds_of_each, 1), _MOST_JOBS)
 
 
 def _new_median() -> RunningMedian:

@@ -14,6 +14,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ def begin(command: list[str], where: Path, given: bytes) -> subprocess.Popen[byt
     where.mkdir(exist_ok=True)
     (where / "abc").write_bytes(b"a\nb\nc\n")
     (where / "12").write_bytes(b"1\n2\n")
+    (where / "ten").write_bytes(b"".join(b"%d\n" % number for number in range(10)))
     (where / "given").write_bytes(given)
     with open(where / "given", "rb") as stdin:
         return subprocess.Popen(
@@ -201,6 +203,11 @@ SEQUENCES = [
     [EARLIER, f"-j1 -k --joblog log --resume {AGAIN}"],
     [EARLIER, f"-j1 -k --joblog log --resume-failed {AGAIN}"],
     [EARLIER, "-j1 -k --joblog log --retry-failed"],
+    [
+        "-j1 --joblog log true ::: 1 2",
+        "-j1 --joblog log --resume --halt now,done=80% echo :::: ten",
+    ],
+    ["-j1 --joblog log true ::: 1", "-j1 --joblog log --resume --halt now,fail=20% false :::: ten"],
     [EARLIER, EARLIER],
     [EARLIER, f"-j1 -k --joblog +log {AGAIN}"],
 ]
@@ -210,8 +217,9 @@ SEQUENCES = [
 @pytest.mark.parametrize("lines", SEQUENCES)
 def test_a_second_run_goes_on_as_gnu_parallel_does(lines: list[str], tmp_path: Path) -> None:
     ours, theirs = both(tmp_path, lines)
-    ran = (tmp_path / "ours/ran").read_bytes(), (tmp_path / "theirs/ran").read_bytes()
-    assert (ours, ran[0]) == (theirs, ran[1])
+    assert ours == theirs
+    ran = [tree(tmp_path / who).get("ran") for who in ("ours", "theirs")]
+    assert ran[0] == ran[1]
 
 
 def tree(top: Path) -> dict[str, bytes]:
@@ -330,6 +338,7 @@ def test_options_as_xargs(line: str, given: bytes, tmp_path: Path) -> None:
 def test_an_option_that_there_is_not_has_the_status_of_xargs(tmp_path: Path) -> None:
     assert ran(tmp_path, "--xargs-exit", "--nosuch").returncode == 1
     assert ran(tmp_path, "--nosuch").returncode == 255
+    assert ran(tmp_path, "--nosuch", "echo", "--xargs-exit").returncode == 255
 
 
 @pytest.mark.parametrize("words", [["sh", "-c", "echo $#", "x"], ["--shell", "echo {} | wc -w"]])
@@ -434,6 +443,10 @@ def test_what_could_not_be_known_is_not_guessed(
         ("--halt soon,fail=1 sh -c 'exit 3' ::: a", "job 1 failed (3): no more are started"),
         ("--halt now,done=1 true ::: a", "job 1 succeeded: what runs is stopped"),
         ("--xargs-exit sh -c 'exit 255' ::: a", "job 1 failed (255): no more are started"),
+        (
+            "--xargs-exit -j2 --shell '[ {} = 1 ] && exit 255; sleep 0.2' ::: 1 2",
+            "job 1 failed (255): no more are started",
+        ),
         ("--timeout 0.1 sleep ::: 60", "job 1 took too long, and was stopped"),
     ],
 )
@@ -472,11 +485,18 @@ def test_of_how_many_is_known_before_the_first_one_starts(
     os.close(ours)
 
 
-def test_of_too_many_at_once_those_wait_for_which_there_is_no_room(tmp_path: Path) -> None:
-    """Open files, of which each job takes some: none is failed as long as another one runs."""
-    line = "ulimit -n 80; exec %s -j50 --joblog log sh -c 'exec sleep 0.0$0' ::: $(seq 10 99)"
-    said = ran(tmp_path, line % shlex.join(RUN), command=["sh", "-c"])
-    assert (said.returncode, said.stderr) == (0, b"")
+@pytest.mark.parametrize("options", ["-j50", "-j0", "-j50 --results saved", "-j0 --results saved"])
+def test_of_too_many_at_once_those_wait_for_which_there_is_no_room(
+    options: str, tmp_path: Path
+) -> None:
+    """Open files, of which each job takes some: none is failed as long as another one runs.
+
+    What is said of each, as it starts, is said once.
+    """
+    run = f"{shlex.join(RUN)} -t {options} --joblog log"
+    line = f"ulimit -n 80; exec {run} sh -c 'exec sleep 0.0$0' ::: $(seq 10 99)"
+    said = ran(tmp_path, line, command=["sh", "-c"])
+    assert (said.returncode, len(said.stderr.splitlines())) == (0, 90)
     assert [line[2] for line in log_of(tmp_path / "log")] == [b"0"] * 90
 
 
@@ -493,6 +513,20 @@ def test_who_prints_ends_as_who_runs(words: list[str], tmp_path: Path) -> None:
     said = ran(tmp_path, *words, stdout=write_fd)
     os.close(write_fd)
     assert (said.returncode, said.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_dry_run_waits_for_a_reader_whose_pipe_does_not_block(tmp_path: Path) -> None:
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    with running(tmp_path, "--dry-run", "echo", stdout=write_fd) as process:
+        os.close(write_fd)
+        items = b"".join(b"%d\n" % number for number in range(20_000))
+        feeder = threading.Thread(target=lambda: process.communicate(items, DEADLINE_S))
+        feeder.start()
+        with open(read_fd, "rb") as reader:
+            lines = reader.read().splitlines()
+        feeder.join()
+    assert (process.returncode, len(lines), lines[-1]) == (0, 20_000, b"echo 19999")
 
 
 def test_an_interrupted_dry_run_says_nothing_of_it(tmp_path: Path) -> None:
