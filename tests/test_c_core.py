@@ -12,6 +12,7 @@ HERE = Path(__file__).resolve().parent / "c"
 
 @pytest.mark.timeout(600)
 @pytest.mark.needs("/proc")  # to list fds; without it the core is tried there by strikes
+@pytest.mark.needs("threads")
 def test_the_c_cores_own_tests_pass() -> None:
     done = subprocess.run(
         ["make", "--no-print-directory", "-s", "-C", str(HERE), "check"],

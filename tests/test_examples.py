@@ -54,6 +54,7 @@ def test_trueandfalse_tells_both_exit_codes() -> None:
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed (Debian: gnupg)")
+@pytest.mark.needs("threads")
 def test_gpg_decrypts_what_it_encrypted() -> None:
     output = run_example("gpg_decrypt.py")
     assert "decrypted: b'the eagle has landed\\n'" in output
@@ -69,6 +70,7 @@ def test_burst_counts_its_children() -> None:
     )
 
 
+@pytest.mark.needs("threads")
 def test_the_demo_goes_on_without_gpg_and_fortune_and_names_their_packages(tmp_path: Path) -> None:
     for name in ("wc", "sh", "true", "echo"):
         found = shutil.which(name)

@@ -216,7 +216,8 @@ class Gate:
         os.write(self._fd, b"go\n")
 
     def close(self) -> None:
-        """Close our fd."""
+        """Close our fd. Who comes later finds no gate; what we wrote for him is gone with us."""
+        os.unlink(self.path)
         os.close(self._fd)
 
 

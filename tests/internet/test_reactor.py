@@ -799,6 +799,7 @@ assert not errors, errors
 """
 
 
+@pytest.mark.needs("threads")
 def test_two_threads_may_ask_for_the_reactor_at_once() -> None:
     program = ASKED_FOR_TWICE_AT_ONCE
     subprocess.run([PYTHON, "-W", "error", "-c", program], check=True, timeout=DEADLINE_S)

@@ -115,6 +115,7 @@ def test_an_environment_is_that_of_the_start() -> None:
             assert read_environment(pid) == b"".join(row + b"\0" for row in spec.env)
 
 
+@pytest.mark.needs("threads")
 def test_where_the_first_thread_has_ended_the_process_lives_and_has_its_environment() -> None:
     mark = new_mark()
     with grown(tree_spec(mark, "headless"), mark, 2) as it:

@@ -683,6 +683,7 @@ def test_a_request_that_is_none_is_refused_and_the_spawner_can_still_be_closed()
 
 
 @pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.needs("threads")
 def test_one_that_is_forgotten_ends_its_threads_and_what_they_started(keeps: bool) -> None:
     gc.collect()
     spawner = Spawner(2)

@@ -692,6 +692,7 @@ def test_a_signal_handler_can_ask_for_a_call(loop: EventLoop) -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.needs("threads")
 def test_loops_in_several_threads_share_nothing() -> None:
     def ping_pong(mine: EventLoop, other: EventLoop, count: list[int]) -> Callable[[], None]:
         def on_ping() -> None:
@@ -749,7 +750,10 @@ def test_the_loops_fd_is_readable_while_a_call_is_waiting(loop: EventLoop) -> No
     assert not is_readable(loop)
 
 
-@pytest.mark.parametrize("asked_by", ["call", "timer", "fd", "thread"])
+@pytest.mark.parametrize(
+    "asked_by",
+    ["call", "timer", "fd", pytest.param("thread", marks=pytest.mark.needs("threads"))],
+)
 def test_a_call_asked_for_within_a_turn_keeps_the_loops_fd_readable(
     loop: EventLoop, pipe: tuple[int, int], asked_by: str
 ) -> None:

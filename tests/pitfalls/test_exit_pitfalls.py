@@ -798,6 +798,7 @@ def dumped_core(end: str, folder: str) -> list[Any]:
     return [os.WCOREDUMP(expected), child.reason.value.status == expected]
 
 
+@pytest.mark.needs("threads")
 def test_a_core_dump_is_told_in_the_status(program: Build, tmp_path: Path) -> None:
     """F.8."""
     dumped, same = alone(dumped_core, program("end"), str(tmp_path))
@@ -895,6 +896,7 @@ def ends_of_threaded_children(way: str, threads: str) -> dict[str, list[Any]]:
 
 
 @on_every_way("plain", "without pidfds", "fork", "launcher")
+@pytest.mark.needs("threads")
 def test_a_process_is_not_over_when_its_first_thread_is(way: str, program: Build) -> None:
     """F.10: another thread lives on, or execs in its place."""
     found = on_way(way, ends_of_threaded_children, program("threads"))

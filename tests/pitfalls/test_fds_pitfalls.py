@@ -749,6 +749,7 @@ def test_the_end_of_output_is_seen_though_a_copy_of_the_parent_lives_on() -> Non
             os.waitpid(pid, 0)
 
 
+@pytest.mark.needs("threads")
 def test_a_program_that_other_code_starts_inherits_nothing_of_ours(
     program: Build, tmp_path: Path
 ) -> None:

@@ -488,6 +488,7 @@ def test_the_figures_of_a_distributed_run_are_read() -> None:
         assert distributed_count(cut, 3.0) is None
 
 
+@pytest.mark.needs("threads")
 def test_workers_of_trial_run_on_the_reactor(made_up: Path) -> None:
     result = see(made_up, OURS, "made_up.Named", "made_up.NotBuilt", route=Route.DISTRIBUTED)
     assert result.problem == ""

@@ -777,6 +777,7 @@ print(monitor.protocols)
     assert printed == "False\n{}\n"
 
 
+@pytest.mark.needs("threads")
 def test_it_works_on_a_reactor_of_the_real_twisted() -> None:
     pytest.importorskip("twisted")
     printed = run_program("""
@@ -803,6 +804,7 @@ print(monitor.protocols, "procreactor.internet.reactor" in sys.modules)
     assert printed == "[a] hello\n[a] hello\n{} False\n"
 
 
+@pytest.mark.needs("threads")
 def test_a_child_that_has_exited_is_not_signalled_on_a_reactor_of_the_real_twisted() -> None:
     pytest.importorskip("twisted")
     # Its signalProcess raises an exception of its own, which would keep the service from stopping.

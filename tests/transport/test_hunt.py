@@ -166,7 +166,13 @@ def test_after_a_bounded_number_of_looks_a_signal_is_sent(monkeypatch: pytest.Mo
         assert Hunt(tree.pid).signal(0) >= 1
 
 
-@pytest.mark.parametrize("shape", ["broad", "deep", "deaf", "still", "daemon", "headless"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *("broad", "deep", "deaf", "still", "daemon"),
+        pytest.param("headless", marks=pytest.mark.needs("threads")),
+    ],
+)
 def test_of_a_killed_tree_the_leader_alone_is_left_to_be_reaped(shape: str) -> None:
     assert alone(kill_and_look, shape) == {"killed": True, "children": 1, "alive": 0, "left": 0}
 

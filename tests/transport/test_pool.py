@@ -1469,6 +1469,7 @@ WHERE_ENDS_COME_THROUGH = [
 
 @has_pidfds
 @pytest.mark.parametrize(("function", "line"), WHERE_ENDS_COME_THROUGH)
+@pytest.mark.needs("threads")
 def test_a_loop_that_goes_on_after_an_interrupt_tells_every_end(function: Any, line: str) -> None:
     """Of some that are over and some that are to be claimed; also when only one may live."""
     with pool_of(at_once=1, threads=1) as crowd:
