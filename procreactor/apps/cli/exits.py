@@ -80,9 +80,7 @@ def halted_status(halt: Halt, *, failed: int, total: int, last: int) -> int:
     """
     if halt.what == "success":
         return 0
-    if (
-        halt.is_percent
-    ):  # of so many that one is as much as that, it is as if one had been asked for
+    if halt.is_percent:  # where one job is as much as that, it is as if one had been asked for
         return last if halt.threshold * total == 100 else _per_cent(failed, total)
     return last if halt.threshold == 1 else min(failed, _MOST)
 

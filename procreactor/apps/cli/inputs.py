@@ -63,7 +63,7 @@ class Inputs:
 
         self._steps = self._open(plan, fits)
         if reads_first:
-            self._steps = self._after_the_last(self._steps)
+            self._steps = _after_the_last(self._steps, self._count)
 
     @property
     def waits_for_fd(self) -> int | None:
@@ -104,18 +104,11 @@ class Inputs:
         if plan.trim != "n":
             steps = combine.trimmed(steps, "l" in plan.trim, "r" in plan.trim)
         if plan.shuffle:
-            steps = _shuffled(steps)
+            steps = _after_the_last(steps, _shuffle)
         return steps if plan.batch == 1 else combine.batched(steps, plan.batch, fits)
 
-    def _after_the_last(self, steps: Iterator[Step]) -> Iterator[Step]:
-        found: list[Record] = []
-        for step in steps:
-            if step is WOULD_BLOCK:
-                yield step
-            else:
-                found.append(step)
+    def _count(self, found: list[Record]) -> None:
         self.total = len(found)
-        yield from found
 
     def _group(self, plan: InputPlan, group: list[Source]) -> Iterator[Step]:
         items = [self._items(plan, source) for source in group]
@@ -148,17 +141,22 @@ def records(plan: InputPlan, *, stdin_fd: int = 0) -> Iterator[Record]:
         inputs.close()
 
 
-def _shuffled(steps: Iterator[Step]) -> Iterator[Step]:
+def _after_the_last(steps: Iterator[Step], see: Callable[[list[Record]], object]) -> Iterator[Step]:
+    """Yield all records once the last has come, and *see* has had them, which may change them."""
     found: list[Record] = []
     for step in steps:
         if step is WOULD_BLOCK:
             yield step
         else:
             found.append(step)
+    see(found)
+    yield from found
+
+
+def _shuffle(found: list[Record]) -> None:
     # Sorted by as many random bytes each: a fair shuffle, and the module random, which takes
     # longer to import than the rest of the program, is not needed.
     found.sort(key=lambda _: os.urandom(16))
-    yield from found
 
 
 # --- Files ----------------------------------------------------------------------------------------

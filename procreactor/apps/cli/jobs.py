@@ -18,6 +18,7 @@ from procreactor.apps.cli.shellwords import join, split
 from procreactor.apps.cli.template import Template, TextTemplate
 from procreactor.apps.commands import Command
 from procreactor.model import END, WOULD_BLOCK
+from procreactor.transport.request import find_candidates
 
 if TYPE_CHECKING:
     from procreactor.apps.cli.joblog import ResumeState
@@ -68,7 +69,7 @@ class JobSource:
     """The jobs of *options*, one after the other; those of *done* that need no run left out.
 
     *wake_when_readable* is told of the fd on which the next one waits. With *reads_first* there is
-    none before the whole input has been read, and so the `total` is known.
+    none before the `total` is certain, for which the whole input may have to be read.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class JobSource:
         self._inputs: Inputs | None = None
         self._again: Iterator[tuple[int, bytes]] = iter(())
         self._total: int | None
+        plan = options.plan
         if options.resume == "retry-failed":
             self._again = done.failed_commands() if done is not None else iter(())
             self._total = done.failed if done is not None else 0
         else:
-            self._inputs = Inputs(options.plan, fits=self._fits, reads_first=reads_first)
-            self._total = options.plan.known_total if options.plan.batch <= 1 else None
+            self._total = plan.known_total  # of batches there may be more, where not all fits
+            is_known = self._total is not None and plan.batch <= 1
+            self._inputs = Inputs(plan, fits=self._fits, reads_first=reads_first and not is_known)
         self._template = None
         if options.command or options.shell:
             self._template = Template(options.command, marker=options.marker, shell=options.shell)
@@ -114,9 +117,8 @@ class JobSource:
     @property
     def total(self) -> int | None:
         """How many jobs there are, with those that an earlier run has done; None while unknown."""
-        if self._total is None and self._inputs is not None:
-            return self._inputs.total
-        return self._total
+        read = self._inputs.total if self._inputs is not None else None
+        return self._total if read is None else read
 
     def take(self) -> Command | None:
         """Return the next command; None while there is none yet. StopIteration at the end.
@@ -209,11 +211,8 @@ class JobSource:
 
 def _is_program(name: bytes) -> bool:
     """Whether *name* is that of a program, and not something that a shell alone can do."""
-    if b"/" in name:
-        return True
-    path = os.environb.get(b"PATH", os.fsencode(os.defpath))
-    places = (os.path.join(directory, name) for directory in path.split(b":"))
-    return any(os.path.isfile(place) and os.access(place, os.X_OK) for place in places)
+    places = find_candidates(name, os.environb, os.environb)
+    return b"/" in name or any(os.path.isfile(one) and os.access(one, os.X_OK) for one in places)
 
 
 @cache

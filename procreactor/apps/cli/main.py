@@ -72,6 +72,9 @@ def _dry_run(options: Options) -> int:
                 _print(said)
     except StopIteration:
         return 0
+    except KeyboardInterrupt:
+        said.clear()  # nobody is waited for any more, not even who reads it
+        raise
     finally:
         source.close()
         _print(said)

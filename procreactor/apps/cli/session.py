@@ -406,9 +406,11 @@ class Session:
             self._engine.terminate()
 
     def _say_halt(self, seq: int, status: ExitStatus | None, what: str) -> None:
-        value = exits.exit_value(status) if status is not None else 0
-        how = "could not be started" if status is None else "succeeded"
-        self._say(f"procreactor: job {seq} {f'failed ({value})' if value else how}: {what}")
+        if status is None:
+            how = "could not be started"
+        else:
+            how = "succeeded" if status.ok else f"failed ({exits.exit_value(status)})"
+        self._say(f"procreactor: job {seq} {how}: {what}")
 
     # -- turns and ends -------------------------------------------------------------------------
 

@@ -171,6 +171,7 @@ CASES: list[tuple[str, bytes]] = [
     *((f"-j1 --halt {short} sh -c 'exit $0' ::: 0 1 0 1", b"") for short in (0, 1, 2, -1, -2)),
     ("-j1 --halt now,fail=30% sh -c 'exit $0'", b"0\n1\n0\n1\n1\n1\n0\n0\n"),
     ("-j1 -r --halt soon,done=30% true ::: a b c d e f", b""),
+    ("-j1 -n 2 --halt soon,done=50% sh -c 'exit $0' ::: 1 0 0 0 0 0 0 0", b""),
     ("-j1 --halt soon,fail=50% sh -c 'exit $0' :::: 12", b""),
     ("-j1 --halt now,done=10% sh -c 'exit $0' ::: 7 0 0 0 0 0 0 0 0 0", b""),
     ("-j1 --halt-on-error 50% sh -c 'exit $0' ::: 0 1 0 1 1 0", b""),
