@@ -471,7 +471,8 @@ class Home:
     def groups(self) -> list[str]:
         """Return the paths of all groups there; of none where there is no fd to be had to look."""
         try:
-            return [entry.path for entry in os.scandir(self.path) if entry.is_dir()]
+            with os.scandir(self.path) as entries:
+                return [entry.path for entry in entries if entry.is_dir()]
         except OSError:
             return []
 
@@ -714,9 +715,10 @@ def _check_use(path: str, own: str, controllers: Collection[str]) -> None:
 def _tidy(parent: str) -> None:
     """Remove what killed processes have left there: a home that is locked by nobody."""
     try:
-        for entry in os.scandir(parent):
-            if entry.name.startswith(_PREFIX):
-                _remove_unlocked(entry.path)
+        with os.scandir(parent) as entries:
+            for entry in entries:
+                if entry.name.startswith(_PREFIX):
+                    _remove_unlocked(entry.path)
     except OSError:
         pass  # it is for tidiness only
 
@@ -726,9 +728,12 @@ def _remove_unlocked(path: str) -> None:
     try:
         if not _lock(path, fds):
             return  # its owner lives
-        for folder in os.scandir(path):
-            if folder.is_dir():
-                remove(folder.path)  # unless somebody lives in it
+        with os.scandir(path) as folders:
+            for folder in folders:
+                if folder.is_dir():
+                    remove(folder.path)  # unless somebody lives in it
         remove(path)
+    except OSError:
+        pass  # its owner has removed it meanwhile, or it is not this user's; the others are
     finally:
         fds.close()

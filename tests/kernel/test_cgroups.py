@@ -88,6 +88,16 @@ def born_into(group: Cgroup, mark: str, shape: str, processes: int) -> Iterator[
 
 
 @needs_cgroup
+def test_what_cannot_be_tidied_up_keeps_nothing_else_from_it(tmp_path: Path) -> None:
+    left = [tmp_path / f"{cgroups._PREFIX}{name}" for name in ("first", "second")]
+    for home in left:
+        (home / "1").mkdir(parents=True)
+    other = tmp_path / f"{cgroups._PREFIX}no-directory"
+    other.touch()
+    cgroups._tidy(os.fspath(tmp_path))  # warns of no listing that was left open
+    assert list(tmp_path.iterdir()) == [other]
+
+
 def test_a_new_group_is_empty(group: Cgroup) -> None:
     assert not group.is_populated()
     assert group.members() == []
