@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -271,8 +272,63 @@ static void become_case(const struct test *test, const struct mode *mode, int ou
     exit(0); /* not _exit: leak detection runs at exit */
 }
 
+static void read_first_line(const char *path, char *line, int size)
+{
+    FILE *file = fopen(path, "re");
+    if (!file || !fgets(line, size, file))
+        *line = 0;
+    line[strcspn(line, "\n")] = 0;
+    if (file)
+        fclose(file);
+}
+
+/* Of each thread of one process: its name and number, state and ticks, and the call that it is in. */
+static void tell_threads(int output, pid_t pid)
+{
+    char path[64], stat[512], call[256];
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *threads = opendir(path);
+    struct dirent *entry;
+    while (threads && (entry = readdir(threads))) {
+        char state = '?';
+        long user = 0, system = 0;
+        int tid = atoi(entry->d_name);
+        snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, tid);
+        read_first_line(path, stat, sizeof stat);
+        snprintf(path, sizeof path, "/proc/%d/task/%d/syscall", pid, tid);
+        read_first_line(path, call, sizeof call);
+        char *end = strrchr(stat, ')');
+        if (!end)
+            continue;
+        sscanf(end, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", &state, &user, &system);
+        end[1] = 0;
+        dprintf(output, "  thread %s is %c after %ld + %ld ticks, in call %s\n", stat, state, user,
+                system, call);
+    }
+    if (threads)
+        closedir(threads);
+}
+
+/* What a case was at, and where each thread of each of its processes stands. */
+static void tell_hang(int output, pid_t group)
+{
+    char words[sizeof context] = "";
+    struct iovec here = {words, sizeof words - 1}, there = {context, sizeof words - 1};
+    if (process_vm_readv(group, &here, 1, &there, 1, 0) > 0) /* it is a fork of this process */
+        dprintf(output, "  at: %s\n", words);
+    DIR *all = opendir("/proc");
+    struct dirent *entry;
+    while (all && (entry = readdir(all))) {
+        pid_t pid = atoi(entry->d_name);
+        if (pid > 0 && getpgid(pid) == group)
+            tell_threads(output, pid);
+    }
+    if (all)
+        closedir(all);
+}
+
 /* The status of waitpid, or -1 for a case that hung. */
-static int wait_for_case(pid_t pid)
+static int wait_for_case(pid_t pid, int output)
 {
     int status;
     siginfo_t info;
@@ -280,6 +336,8 @@ static int wait_for_case(pid_t pid)
     bool hung = polled.fd >= 0 && poll(&polled, 1, DEADLINE_MS) == 0;
     if (polled.fd < 0) /* a sandbox without pidfds: then without a deadline */
         waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT);
+    if (hung)
+        tell_hang(output, pid);
     kill(-pid, SIGKILL); /* what it left running too; as long as it is a zombie, the number is its */
     waitpid(pid, &status, 0);
     close(polled.fd);
@@ -303,7 +361,7 @@ static int run_in_process(const struct test *test, const struct mode *mode, char
     }
     if (pid == 0)
         become_case(test, mode, output);
-    int status = wait_for_case(pid);
+    int status = wait_for_case(pid, output);
     read_output(output, text);
     close(output);
     return status;

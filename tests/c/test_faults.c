@@ -1073,9 +1073,10 @@ static void take_unasked(struct pr_spawner *spawner, uint64_t wanted)
     uint64_t token;
     int fds[3];
     pr_spawner_fds(spawner, fds);
+    struct pollfd polled = {.fd = fds[0], .events = POLLIN};
     while (take_tokens(spawner, &token, 1) == 0) {
         CHECK_INT(write(fds[1], &one, sizeof one), sizeof one);
-        sched_yield();
+        poll(&polled, 1, 1); /* or this thread keeps the others from what it waits for */
     }
     CHECK_INT(token, wanted);
 }
@@ -1201,8 +1202,10 @@ static int claim_from_a_thread(const struct mode *mode)
     scene_map(&scene, 3, go[0]);
     CHECK_INT(pr_spawner_submit(spawner, &job), 0);
     pr_spawner_fds(spawner, fds);
-    while ((state = pr_spawner_claim(spawner, &job)) == PR_JOB_WAITING || state == PR_JOB_BEGUN)
+    while ((state = pr_spawner_claim(spawner, &job)) == PR_JOB_WAITING || state == PR_JOB_BEGUN) {
         CHECK_INT(write(fds[1], &one, sizeof one), sizeof one);
+        poll(NULL, 0, 1); /* or this thread keeps the others from what it waits for */
+    }
     if (state == PR_JOB_FINISHED) /* it could not be kept, or has failed */
         take_unasked(spawner, 7);
     CHECK_INT(state == PR_JOB_FINISHED ? job.told : 0, 0);
