@@ -56,6 +56,16 @@ SHAPES = [
 ]
 """Shape, its number, and how many processes it has."""
 
+TAKES = {"headless": pytest.mark.needs("threads")}
+
+
+def shapes_but(*names: str) -> list[object]:
+    return [
+        pytest.param(*shape, marks=TAKES.get(shape[0], ()))
+        for shape in SHAPES
+        if shape[0] not in names
+    ]
+
 
 @pytest.fixture
 def forest(way: str) -> Iterator[Forest]:
@@ -78,7 +88,7 @@ def plant(forest: Forest, shape: str, number: int = 1) -> tuple[Tree, str]:
 # --- killing --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("shape", "number", "count"), SHAPES)
+@pytest.mark.parametrize(("shape", "number", "count"), shapes_but())
 def test_a_killed_tree_leaves_no_process(
     forest: Forest, shape: str, number: int, count: int
 ) -> None:
@@ -91,7 +101,7 @@ def test_a_killed_tree_leaves_no_process(
         forest.harvest(tree)
 
 
-@pytest.mark.parametrize(("shape", "number", "count"), [one for one in SHAPES if one[0] != "bare"])
+@pytest.mark.parametrize(("shape", "number", "count"), shapes_but("bare"))
 def test_a_tree_is_killed_whose_leader_is_reaped(
     forest: Forest, shape: str, number: int, count: int
 ) -> None:
@@ -186,9 +196,7 @@ def test_orphans_are_inits_again_after_a_kill() -> None:
 # --- signals and members --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("shape", "number", "count"), [one for one in SHAPES if one[0] not in ("left", "deaf")]
-)
+@pytest.mark.parametrize(("shape", "number", "count"), shapes_but("left", "deaf"))
 def test_a_signal_reaches_all(forest: Forest, shape: str, number: int, count: int) -> None:
     tree, mark = plant(forest, shape, number)
     with grown(tree.spec, mark, count) as it:
