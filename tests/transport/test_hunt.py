@@ -26,7 +26,8 @@ pytestmark = pytest.mark.needs("/proc")
 LONG_S = 60.0
 """For kills of what does end, so that no test depends on how fast the machine is."""
 
-TOKEN = b"a-token-of-the-tests"
+TOKEN = b"a-token-of-the-tests-" + os.urandom(8).hex().encode()
+"""Of this process alone: the suite may be played twice on one machine, and hunts kill."""
 
 
 def with_token(spec: SpawnSpec) -> SpawnSpec:
