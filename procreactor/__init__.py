@@ -9,7 +9,7 @@ every start, and most want one face only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # to a type checker it is true; typing is not imported for it
 
 if TYPE_CHECKING:
     from procreactor.apps.commands import STDOUT, Command, CommandError, Limits, Result

@@ -6,9 +6,9 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from procreactor import __version__
+from procreactor.typed import NoReturn
 
 __all__ = ["entry", "main"]
 

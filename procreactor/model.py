@@ -8,15 +8,14 @@ Units are in the names: ``_s`` seconds, ``_bytes`` bytes.
 Named tuples, where one would look for dataclasses: to import those and to make the classes took a
 fifth of what ``procreactor run`` needs before its first job, and a tuple is made in a quarter of
 the time of a frozen dataclass, which counts where thousands are made per second.
-
-Where the command's named tuples are, annotations are no text (``from __future__``): typing compiles
-each of a named tuple's, and the first use of compile() makes all the classes of ast. That took 3 ms
-of the 45 that the command needs to start.
 """
+
+from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+
+from procreactor.typed import Any, Final, NamedTuple
 
 __all__ = [
     "AS_STDOUT",
@@ -177,7 +176,7 @@ class SpawnSpec:
         self.searched_name = searched_name
         """The bare name that the candidates were made of by a PATH search; None without one."""
 
-    def replace(self, **changes: Any) -> "SpawnSpec":
+    def replace(self, **changes: Any) -> SpawnSpec:
         """Return another request, which differs in *changes*; TypeError for what it has not."""
         return SpawnSpec(**{**self._fields(), **changes})
 

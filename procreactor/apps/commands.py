@@ -11,12 +11,14 @@ Rules of the room:
   not started, and when other code in this process took the status (model.ExitStatus).
 """
 
+from __future__ import annotations
+
 import os
 import signal as signals
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from procreactor.model import ResourceUsage
+from procreactor.typed import Any, Final, Generic, NamedTuple, TypeVar
 
 __all__ = [
     "STDOUT",

@@ -31,13 +31,14 @@ there was room for, and one more now and then.
 Signal handlers may call `stop_starting`, `terminate` and `kill` through `call_soon`.
 """
 
+from __future__ import annotations
+
 import errno
 import heapq
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
 
 from procreactor.apps.commands import Command
 from procreactor.apps.planning import Plan, Planner
@@ -47,6 +48,7 @@ from procreactor.loop.timers import Timer, TimerState
 from procreactor.transport.collected import CollectedChild, Sink
 from procreactor.transport.pool import ChildPool, Ended, thread_count
 from procreactor.transport.trees import Forest, Tree
+from procreactor.typed import Any, Generic, NamedTuple, TypeVar
 
 __all__ = ["MOST_AHEAD", "Done", "Engine", "Policy", "Task"]
 

@@ -8,9 +8,12 @@ The rules of the room, GNU parallel's:
 * A decision stands: after SOON no job is started, whatever the jobs still running come to.
 """
 
+from __future__ import annotations
+
 import enum
 import re
-from typing import Final, NamedTuple
+
+from procreactor.typed import Final, NamedTuple
 
 __all__ = ["NEVER", "Decision", "Halt", "HaltPolicy", "parse_halt"]
 

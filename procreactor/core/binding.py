@@ -16,11 +16,11 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from procreactor._core import ffi, lib
 from procreactor.errors import SpawnError, report_denied_waits, spawn_error
 from procreactor.model import ExitStatus, Redirect, ResourceUsage, SpawnSpec
+from procreactor.typed import Any
 
 __all__ = [
     "GATHERED_ALL_0",

@@ -36,6 +36,8 @@ left; who makes the next one there removes it. PROCREACTOR_CGROUP names another 
 one without processes of its own.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import itertools
@@ -46,13 +48,13 @@ import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError, spawn_error
 from procreactor.kernel import processes
 from procreactor.kernel.fds import Fds, is_shortage, read_file
 from procreactor.model import ProcessRow
+from procreactor.typed import NamedTuple
 
 __all__ = [
     "Cgroup",
@@ -143,7 +145,7 @@ class CgroupId(NamedTuple):
     device: int
     inode: int
 
-    def open(self) -> "Cgroup":
+    def open(self) -> Cgroup:
         """Return the group, to be closed by the caller; OSError (ENOENT: it is no more)."""
         group = Cgroup(self.path)
         facts = os.fstat(group.fd)

@@ -20,9 +20,9 @@ import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from procreactor.core import binding
+from procreactor.typed import Any
 
 __all__ = ["Fds", "close_fd", "is_shortage", "read_file"]
 

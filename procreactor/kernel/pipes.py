@@ -32,9 +32,9 @@ import fcntl
 import os
 from collections.abc import Sequence
 from functools import cache
-from typing import Literal
 
 from procreactor.model import END, WOULD_BLOCK, NoData
+from procreactor.typed import Literal
 
 __all__ = ["GROWN_BYTES", "READ_SIZE_BYTES", "forget_grown", "try_grow", "try_read", "try_write"]
 

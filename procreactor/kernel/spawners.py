@@ -19,17 +19,19 @@ Facts (csrc/spawner.c):
   only closed there.
 """
 
+from __future__ import annotations
+
 import os
 from collections import deque
 from enum import IntEnum
 from functools import partial
-from typing import NamedTuple
 
 from procreactor.core import binding
 from procreactor.core.binding import GATHERED_OVER, Result, Span, SpawnerThreads
 from procreactor.errors import SpawnError
 from procreactor.kernel.children import Child
 from procreactor.model import ExitStatus, SpawnSpec
+from procreactor.typed import NamedTuple
 
 __all__ = ["MOST_THREADS", "Finish", "JobState", "Spawner"]
 

@@ -45,7 +45,8 @@ import enum
 from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from typing import TypeAlias
+
+from procreactor.typed import TypeAlias
 
 __all__ = ["Timer", "TimerQueue", "TimerState"]
 

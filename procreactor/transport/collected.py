@@ -24,7 +24,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
 
 from procreactor.core.binding import (
     GATHERED_ALL_0,
@@ -42,6 +41,7 @@ from procreactor.loop.eventloop import EventLoop, Watch
 from procreactor.loop.timers import Timer, TimerState
 from procreactor.model import ExitStatus, SpawnSpec
 from procreactor.transport.writer import StreamWriter
+from procreactor.typed import Generic, Protocol, TypeVar
 
 __all__ = ["BUFFER_BYTES", "CollectedChild", "Collecting", "Sink", "append_pieces", "pairs_of"]
 

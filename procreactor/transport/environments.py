@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from procreactor.transport.request import encode_env
+from procreactor.typed import Any
 
 __all__ = ["plan"]
 

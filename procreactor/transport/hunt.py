@@ -26,12 +26,12 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TypeVar
 
 from procreactor.kernel import processes
 from procreactor.kernel.fds import is_shortage
 from procreactor.model import ProcessRow
 from procreactor.transport.kinship import carries, find_kin, vouches
+from procreactor.typed import TypeVar
 
 __all__ = ["Hunt"]
 

@@ -18,12 +18,13 @@ An exception of a signal handler may come between any two lines: a loop that goe
 all ends but the one that it was just telling; `close` then leaves nothing.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
 
 from procreactor.errors import SpawnError, report_callback_error, spawn_error
 from procreactor.kernel.children import Child
@@ -33,6 +34,7 @@ from procreactor.loop.eventloop import EventLoop
 from procreactor.loop.timers import Timer, TimerState
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
 from procreactor.transport.collected import CollectedChild, Collecting, Sink, append_pieces
+from procreactor.typed import Generic, NamedTuple, TypeVar
 
 __all__ = ["MOST_THREADS", "ChildPool", "Ended", "thread_count"]
 

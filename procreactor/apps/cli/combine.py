@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
 
 from procreactor.model import WOULD_BLOCK, NoData
+from procreactor.typed import Literal
 
 __all__ = [
     "Item",

@@ -25,11 +25,13 @@ xargs (findutils 4.9), xargs(1):
     1        another error
 """
 
+from __future__ import annotations
+
 import errno
-from typing import Final
 
 from procreactor.apps.halt import Halt
 from procreactor.model import ExitStatus
+from procreactor.typed import Final
 
 __all__ = [
     "OTHER_ERROR",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING
 
 from procreactor.apps.cli.inputs import Inputs
 from procreactor.apps.cli.options import Options
@@ -19,6 +18,7 @@ from procreactor.apps.cli.template import Template, TextTemplate
 from procreactor.apps.commands import Command
 from procreactor.model import END, WOULD_BLOCK
 from procreactor.transport.request import find_candidates
+from procreactor.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from procreactor.apps.cli.joblog import ResumeState

@@ -13,15 +13,17 @@
 * No environment variable and no file changes what a command line means.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
 
 from procreactor.apps.cli.plan import STANDARD_INPUT, InputPlan, Source
 from procreactor.apps.cli.table import BY_NAME, NOT_OFFERED, Option
 from procreactor.apps.cli.values import DEFAULT_JOBS, DEFAULT_TERMSEQ, Jobs, Load, Step, Timeout
 from procreactor.apps.halt import NEVER, Halt
+from procreactor.typed import Any, Final, NamedTuple
 
 __all__ = ["OptionError", "Options", "parse"]
 

@@ -11,7 +11,7 @@ The rules of the room:
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from procreactor.typed import Generic, TypeVar
 
 __all__ = ["Order", "Place"]
 

@@ -46,13 +46,13 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 from procreactor.apps.cli.held import Extent, Held, Part, Spill
 from procreactor.apps.cli.order import Order, Place
 from procreactor.apps.cli.outlet import Outlet
 from procreactor.apps.cli.tagging import Tagger, end_of_lines
 from procreactor.transport.passage import Passage
+from procreactor.typed import TypeVar
 
 __all__ = ["OutputClosed", "OutputWriter", "StreamSink"]
 

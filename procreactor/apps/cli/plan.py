@@ -1,8 +1,11 @@
 """Pure: what is read, and how it becomes records, as data; `inputs` does it."""
 
+from __future__ import annotations
+
 import itertools
 import math
-from typing import NamedTuple
+
+from procreactor.typed import NamedTuple
 
 __all__ = ["STANDARD_INPUT", "InputPlan", "Source"]
 

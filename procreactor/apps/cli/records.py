@@ -4,8 +4,11 @@ The vocabulary alone: how --results and --joblog store it, results.py and joblog
 most runs never load.
 """
 
+from __future__ import annotations
+
 import os
-from typing import NamedTuple, Protocol
+
+from procreactor.typed import NamedTuple, Protocol
 
 __all__ = ["LOCAL_HOST", "JobLogError", "JobName", "JobRecord", "ResultSink", "Sink", "text_of"]
 

@@ -35,7 +35,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from procreactor.apps.cli import exits
 from procreactor.apps.cli.inputs import InputError
@@ -59,6 +58,7 @@ from procreactor.apps.planning import Planner
 from procreactor.model import ExitStatus
 from procreactor.streams.collect import Collector
 from procreactor.transport.trees import Forest
+from procreactor.typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from procreactor.apps.cli.admission import Admission

@@ -3,12 +3,14 @@
 Parser, help, man page and completions are all made of this table.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from procreactor.apps import halt
 from procreactor.apps.cli import values
+from procreactor.typed import Any, NamedTuple
 
 __all__ = ["BY_NAME", "GROUPS", "NOT_OFFERED", "OPTIONS", "Option"]
 

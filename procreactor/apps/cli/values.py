@@ -4,9 +4,12 @@ Each function takes what the user wrote and returns what it means. ValueError sa
 there, as the end of the sentence "-j 0x: expected ...".
 """
 
+from __future__ import annotations
+
 import re
 import signal
-from typing import Final, NamedTuple
+
+from procreactor.typed import Final, NamedTuple
 
 __all__ = [
     "DEFAULT_JOBS",

@@ -8,9 +8,9 @@ extra.
 from __future__ import annotations
 
 import os
-from typing import Protocol
 
 from procreactor.apps.cli.progress import ProgressState
+from procreactor.typed import Protocol
 
 __all__ = ["VIEW_KINDS", "NoView", "View", "open_view"]
 
