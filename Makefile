@@ -45,7 +45,7 @@ demo: $(VENV)/built ## run the guide's programs, then a burst of 2,000 children
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/test-ready ## run the whole test suite
-	@.ci/preflight $(PYTHON) test
+	@.ci/bring parallel
 	$(BIN)/python -m pytest $(ARGS)
 
 check-c: ## run the C core's own tests

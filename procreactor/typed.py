@@ -4,7 +4,9 @@
 asks for, and its NamedTuple looks at each annotation, of which one that is text is compiled. A type
 checker reads the names from typing all the same; at run time they are the least that does:
 `NamedTuple` makes the same classes, `Generic` and `Protocol` can be subscripted as the standard
-library's own classes can (``queue.Queue[int]``), and what is for annotations alone is but a name.
+library's own classes can (``queue.Queue[int]``), and what is for annotations alone is but a name,
+which is what typing.get_type_hints finds there. A file that takes them from here has annotations
+from ``__future__``. Where no start of the command comes by, typing itself is imported.
 """
 
 from __future__ import annotations

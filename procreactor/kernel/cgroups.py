@@ -736,6 +736,6 @@ def _remove_unlocked(path: str) -> None:
                     remove(folder.path)  # unless somebody lives in it
         remove(path)
     except OSError:
-        pass  # its owner has removed it meanwhile, or it is not this user's; the others are
+        pass  # removed by its owner meanwhile, or not this user's; it keeps nobody from the others
     finally:
         fds.close()

@@ -1204,7 +1204,7 @@ static int claim_from_a_thread(const struct mode *mode)
     pr_spawner_fds(spawner, fds);
     while ((state = pr_spawner_claim(spawner, &job)) == PR_JOB_WAITING || state == PR_JOB_BEGUN) {
         CHECK_INT(write(fds[1], &one, sizeof one), sizeof one);
-        poll(NULL, 0, 1); /* or this thread keeps the others from what it waits for */
+        sched_yield();
     }
     if (state == PR_JOB_FINISHED) /* it could not be kept, or has failed */
         take_unasked(spawner, 7);
