@@ -169,7 +169,8 @@ class Engine(Generic[S]):
     of it is one; *on_retry* of one that is over and will be started again, *on_turn* of each turn
     of the loop, before it waits. *pause_s* is asked, with its sinks, for how long what a command
     writes may stay where it is. *pass_on* moves what is in a pipe straight to where its sink would
-    bring it (collected.py).
+    bring it (collected.py). *signals_stay*: the program ignores no more signals than it does now
+    (spawners.py).
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class Engine(Generic[S]):
         on_turn: Callable[[], object] = lambda: None,
         pause_s: Callable[[tuple[S, S]], float] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
+        signals_stay: bool = False,
     ) -> None:
         self._source = source
         self._planner = planner
@@ -228,6 +230,7 @@ class Engine(Generic[S]):
                 pass_on=pass_on,
                 at_once=policy.jobs,
                 threads=min(policy.jobs, thread_count()),
+                signals_stay=signals_stay,
                 drain_s=policy.drain_s,
             )
         except BaseException:

@@ -123,14 +123,20 @@ class Child:
             raise
 
     def submit(
-        self, threads: binding.SpawnerThreads, token: int, spec: SpawnSpec, keeps: bool
+        self,
+        threads: binding.SpawnerThreads,
+        token: int,
+        spec: SpawnSpec,
+        keeps: bool,
+        ignored_signals: int = 0,
     ) -> None:
         """Let one of *threads* do what `start` does; once it has given back *token*, `complete`.
 
-        *keeps* as for `SpawnerThreads.submit`. SpawnError when it is refused at once.
+        *keeps* as for `SpawnerThreads.submit`; *ignored_signals* is which are ignored when it is
+        begun, 0 where that is not known. SpawnError when it is refused at once.
         """
         _Ladder.apply()
-        self._call.ignored_signals = dispositions.ignored_until_begun()
+        self._call.ignored_signals = ignored_signals or dispositions.ignored_until_begun()
         threads.submit(token, spec, self._call, keeps)
 
     def close_ended_pipes(self, epoll_fd: int) -> bool:

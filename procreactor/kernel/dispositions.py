@@ -9,7 +9,8 @@ Facts:
   ignores at its start. What is missed is a signal that C code begins to ignore behind Python's back
   after the last loop was made. (Twisted asks the table alone; subprocess resets the two.)
 - For a child that waits for a thread the table may change until then, so nearly all are reset;
-  `ignored_until_begun` says which are missed.
+  `ignored_until_begun` says which are missed. A program that knows that its own will not change
+  need not have that (`ignored_now`): of the system calls that a child costs it is a third.
 """
 
 from __future__ import annotations

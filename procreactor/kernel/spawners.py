@@ -29,6 +29,7 @@ from functools import partial
 from procreactor.core import binding
 from procreactor.core.binding import GATHERED_OVER, Result, Span, SpawnerThreads
 from procreactor.errors import SpawnError
+from procreactor.kernel import dispositions
 from procreactor.kernel.children import Child
 from procreactor.model import ExitStatus, SpawnSpec
 from procreactor.typed import NamedTuple
@@ -93,10 +94,15 @@ class Spawner:
     At most *at_once* children live at once, None: any number. One that `take` or `claim` gave
     before all of it was over counts until `release`.
 
+    With *signals_stay* the program promises that it ignores no more signals than it does now, until
+    `close`; what it ignores all the same, a child that is started later ignores, too.
+
     For one thread. `close` it: until then the threads wait for more.
     """
 
-    def __init__(self, threads: int, at_once: int | None = None) -> None:
+    def __init__(
+        self, threads: int, at_once: int | None = None, *, signals_stay: bool = False
+    ) -> None:
         if not 1 <= threads <= MOST_THREADS:
             raise ValueError(f"threads must be from 1 to {MOST_THREADS}, not {threads}")
         if at_once is not None and at_once < 1:
@@ -106,6 +112,7 @@ class Spawner:
         self._last_token = 0
         self._pid = os.getpid()
         self._is_open = True
+        self._ignored_signals = dispositions.ignored_now() if signals_stay else 0
         self._threads = SpawnerThreads(threads, min(at_once or 0, _MOST_AT_ONCE))
 
     def fileno(self) -> int:
@@ -138,7 +145,7 @@ class Spawner:
         if note is not None:
             note.append((token, child))
         try:
-            child.submit(self._threads, token, spec, keeps)
+            child.submit(self._threads, token, spec, keeps, self._ignored_signals)
         except Exception:
             if token not in self._threads:  # else a signal handler raised, and it is on its way
                 del self._pending[token]

@@ -101,8 +101,8 @@ class ChildPool(Generic[S]):
     *new_sinks* makes the sinks for stdout and stderr of the child with a given number; *on_end* is
     told of each child when it is over, in the order of the ends; *on_live*, with its number and the
     time at which its start was begun, of each that the loop has had to take over: it lives, and can
-    be signalled, until its end is told. *pause_s* and *pass_on* are those of `Collecting`.
-    `close` it in any case.
+    be signalled, until its end is told. *pause_s* and *pass_on* are those of `Collecting`,
+    *signals_stay* is the `Spawner`'s. `close` it in any case.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class ChildPool(Generic[S]):
         pass_on: Callable[[S, int], int] | None = None,
         at_once: int | None = None,
         threads: int | None = None,
+        signals_stay: bool = False,
         drain_s: float,
     ) -> None:
         self._on_end = on_end
@@ -135,7 +136,8 @@ class ChildPool(Generic[S]):
         self._is_open = True
         self._shared = Collecting(loop, drain_s, new_sinks, pause_s, pass_on)
         self._checked: object = None
-        self._spawner = Spawner(thread_count() if threads is None else threads, at_once)
+        threads = thread_count() if threads is None else threads
+        self._spawner = Spawner(threads, at_once, signals_stay=signals_stay)
         try:
             self._watch = loop.watch(self._spawner.fileno(), self._on_finished, READ)
         except OSError:

@@ -204,8 +204,8 @@ def test_output_is_told_while_the_command_runs(tmp_path: Path) -> None:
 
 
 def test_rlimits_hold_in_the_command() -> None:
-    limits = Limits(rlimits={resource.RLIMIT_NOFILE: 50, resource.RLIMIT_CORE: (0, 0)})
-    assert run(sh("ulimit -n"), limits=limits).stdout == b"50\n"
+    limits = Limits(rlimits={resource.RLIMIT_CPU: 50, resource.RLIMIT_CORE: (0, 0)})
+    assert run(sh("ulimit -t; ulimit -c"), limits=limits).stdout == b"50\n0\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import os
@@ -30,7 +31,7 @@ from procreactor._core import ffi
 from procreactor.core import binding
 from procreactor.core.binding import GATHERED_EXIT, GATHERED_OVER
 from procreactor.errors import SpawnError
-from procreactor.kernel import children, spawners
+from procreactor.kernel import children, dispositions, spawners
 from procreactor.kernel.children import Child
 from procreactor.kernel.spawners import Finish, JobState, Spawner
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
@@ -214,6 +215,29 @@ def test_a_child_inherits_the_mask_of_the_submitting_thread() -> None:
         _, out, _ = see_to_the_end(spawner, finish)
     blocked = int(out.split()[1], 16)
     assert {number for number in range(1, 65) if blocked >> (number - 1) & 1} == mask
+
+
+def ignored_by_one_that_waited(signals_stay: bool) -> list[int]:
+    """Of three: ignored before there was a spawner; behind Python's back; when there was one."""
+    signals = signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
+    signal.signal(signals[0], signal.SIG_IGN)
+    ctypes.CDLL(None).signal(signals[1], ctypes.c_void_p(1))
+    dispositions.learn()  # as a loop does when it is made
+    spawner = Spawner(1, signals_stay=signals_stay)
+    signal.signal(signals[2], signal.SIG_IGN)
+    spawner.submit(sh(f"exec grep SigIgn: {PROC}/self/status", PIPES), True)
+    (finish,) = wait_for_finishes(spawner, 1)
+    _, out, _ = see_to_the_end(spawner, finish)
+    assert close(spawner) == []
+    ignored = int(out.split()[1], 16)
+    return [number for number in range(1, 65) if ignored >> (number - 1) & 1]
+
+
+def test_a_child_ignores_nothing_that_the_program_did_when_its_signals_were_to_stay() -> None:
+    assert alone(ignored_by_one_that_waited, False) == []
+    # What the clone does not clear, without CLONE_CLEAR_SIGHAND, is all set to the default.
+    clears = "clone3" in children.in_use()
+    assert alone(ignored_by_one_that_waited, True) == ([signal.SIGHUP] if clears else [])
 
 
 @pytest.mark.parametrize("keeps", [False, True])

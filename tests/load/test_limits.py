@@ -266,5 +266,6 @@ def batch_without_threads(actor: str) -> list[Any]:
 
 
 @needs_root
+@pytest.mark.needs("threads")
 def test_a_batch_that_gets_no_threads_raises_and_leaves_nothing() -> None:
     assert alone(batch_without_threads, build_actor()) == [errno.EAGAIN, 3]

@@ -84,10 +84,12 @@ _LOST_WITH = {
 }
 """The features that another one goes without."""
 
-_LOST_UNDER_VALGRIND = frozenset({*_LOST_WITH["vfork"], "file limits", "refusals of execve"})
+_LOST_UNDER_VALGRIND = frozenset(
+    {*_LOST_WITH["vfork"], "file limits", "refusals of execve", "signal 64"}
+)
 """Besides shared memory: RLIMIT_NOFILE is valgrind's own there, which denies another hard limit and
-forgets the soft one where an ioctl makes an fd; and what it has looked at and found fit for an
-execve, and the kernel refuses then, it ends."""
+forgets the soft one where an ioctl makes an fd; what it has looked at and found fit for an execve,
+and the kernel refuses then, it ends; and the last signal it keeps for itself."""
 
 
 def worlds() -> Iterator[World]:

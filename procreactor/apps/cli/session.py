@@ -164,6 +164,7 @@ class Session:
                 on_turn=self._on_turn,
                 pause_s=self._pause_s if self._writer is not None else None,
                 pass_on=_Stream.pass_on if self._results is None else None,
+                signals_stay=True,  # the program is ours, and what it sets it handles
             )
             before = {
                 number: signal.signal(number, self._on_signal)

@@ -633,6 +633,13 @@ def test_a_hangup_that_was_ignored_when_we_came_stays_ignored(tmp_path: Path) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
 
 
+def test_a_job_ignores_no_signal_that_we_ignore(tmp_path: Path) -> None:
+    job = "kill -HUP $$; kill -USR2 $$; echo lives on"
+    command = f"{PYTHON} -m procreactor run --shell '{job} {{}}' ::: a"
+    done = ran(tmp_path, f"trap '' HUP USR2; exec {command}", command=["/bin/sh", "-c"])
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
 def test_a_job_that_never_stops_writing_does_not_keep_the_others_from_their_ends(
     tmp_path: Path,
 ) -> None:
