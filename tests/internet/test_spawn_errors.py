@@ -324,15 +324,18 @@ def refusals_without_room(way: str) -> list[list[str]]:
     return [list(one) for one in dict.fromkeys(map(tuple, said))]
 
 
+_in_this_process = pytest.mark.needs("file limits")
+
+
 @pytest.mark.parametrize(
     ("way", "stages"),
     [
-        ("plain", ["pipe", "clone"]),
-        ("path", ["pipe", "clone"]),
+        pytest.param("plain", ["pipe", "clone"], marks=_in_this_process),
+        pytest.param("path", ["pipe", "clone"], marks=_in_this_process),
         ("fork", ["pipe", "report pipe", "clone"]),
         ("launcher", ["user database", "pipe", "report pipe", "clone"]),
         ("fork to another user", ["user database", "pipe", "report pipe", "clone"]),
-        ("terminal", ["open pty", "open pty slave", "clone"]),
+        pytest.param("terminal", ["open pty", "open pty slave", "clone"], marks=_in_this_process),
         ("terminal by fork", ["open pty", "open pty slave", "report pipe", "clone"]),
     ],
 )

@@ -470,6 +470,7 @@ def no_fd_left() -> Iterator[list[int]]:
             os.close(fd)
 
 
+@pytest.mark.needs("file limits")
 def test_without_an_fd_left_a_connection_waits_and_the_loop_does_not_spin(
     ours: World, caplog: pytest.LogCaptureFixture
 ) -> None:

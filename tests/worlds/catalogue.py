@@ -87,9 +87,10 @@ _LOST_WITH = {
 _LOST_UNDER_VALGRIND = frozenset(
     {*_LOST_WITH["vfork"], "file limits", "refusals of execve", "signal 64"}
 )
-"""Besides shared memory: RLIMIT_NOFILE is valgrind's own there, which denies another hard limit and
-forgets the soft one where an ioctl makes an fd; what it has looked at and found fit for an execve,
-and the kernel refuses then, it ends; and the last signal it keeps for itself."""
+"""Besides shared memory: RLIMIT_NOFILE is valgrind's own there, which denies another hard limit,
+forgets the soft one where an ioctl makes an fd, and sees to it when the kernel has done what it
+then refuses (a connection accepted, say, is closed); what it has looked at and found fit for an
+execve, and the kernel refuses then, it ends; and the last signal it keeps for itself."""
 
 
 def worlds() -> Iterator[World]:
