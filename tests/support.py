@@ -45,6 +45,9 @@ def _can_have_a_cgroup() -> bool:
 
 
 LACKS = frozenset(_lacking())
+
+LACKS_ALONE = frozenset[str]() if "bare processor" in LACKS else LACKS
+"""What a process of its own lacks (alone.py): valgrind stays with this one."""
 """What is not to be had in the world that the tests are in (tests/worlds), or on this machine."""
 
 

@@ -193,6 +193,7 @@ reactor.run()
 """
 
 
+@pytest.mark.needs("file limits")
 def test_a_program_that_may_open_few_files_can_still_spawn() -> None:
     with make_reactor() as reactor:
         recorder = spawn_and_finish(

@@ -85,12 +85,21 @@ _LOST_WITH = {
 """The features that another one goes without."""
 
 _LOST_UNDER_VALGRIND = frozenset(
-    {*_LOST_WITH["vfork"], "file limits", "refusals of execve", "signal 64"}
+    {
+        *_LOST_WITH["vfork"],
+        "bare processor",
+        "file limits",
+        "refusals of execve",
+        "signal 64",
+        "LD_PRELOAD",
+    }
 )
 """Besides shared memory: RLIMIT_NOFILE is valgrind's own there, which denies another hard limit,
 forgets the soft one where an ioctl makes an fd, and sees to it when the kernel has done what it
 then refuses (a connection accepted, say, is closed); what it has looked at and found fit for an
-execve, and the kernel refuses then, it ends; and the last signal it keeps for itself."""
+execve, and the kernel refuses then, it ends; the last signal it keeps for itself; and what it has
+put into LD_PRELOAD no child is given. All that holds for the process of pytest, and for none that
+is started by it."""
 
 
 def worlds() -> Iterator[World]:
