@@ -191,17 +191,13 @@ class SpawnCall:
         return feature_names(int(self._result.mode))
 
 
-def _pack(strings: Sequence[bytes]) -> bytes:
-    return b"\0".join(strings) + b"\0" if strings else b""
-
-
 class _Packed:
     """The C form of the last tuple of a kind, for as long as the same tuple comes again.
 
-    Most spawns of a program share their environment and their fd map, and packing an environment
-    costs more than all the rest of the request. A tuple of bytes cannot change, so identity is
-    enough, and as it is held here its address cannot become another's. Threads may race: each
-    reads or replaces a whole entry.
+    Most spawns of a program share their path, their environment and their fd map, and packing an
+    environment costs more than all the rest of the request. A tuple of bytes cannot change, so
+    identity is enough, and as it is held here its address cannot become another's. Threads may
+    race: each reads or replaces a whole entry.
     """
 
     __slots__ = ("_entry", "_pack")
@@ -220,9 +216,9 @@ class _Packed:
         return packed
 
 
-def _pack_env(env: Sequence[bytes]) -> tuple[Any, int, int]:
-    block = _pack(env)
-    return ffi.from_buffer("char[]", block), len(block), len(env)
+def _pack_strings(strings: Sequence[bytes]) -> tuple[Any, int, int]:
+    block = b"\0".join(strings) + b"\0" if strings else b""
+    return ffi.from_buffer("char[]", block), len(block), len(strings)
 
 
 def _pack_redirects(redirects: Sequence[Redirect]) -> tuple[Any, Any, int, Any]:
@@ -242,7 +238,8 @@ def _row_of(redirects: Sequence[Redirect], child_fd: int) -> int:
     return -1
 
 
-_envs = _Packed(_pack_env)
+_candidates = _Packed(_pack_strings)
+_envs = _Packed(_pack_strings)
 _redirects = _Packed(_pack_redirects)
 
 
@@ -261,12 +258,9 @@ def spawn(spec: SpawnSpec, call: SpawnCall) -> None:
 def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, object]:
     """Return the request for *spec*, and what is to live as long as the C core borrows it."""
     request = ffi.new("struct pr_request *")
-    candidates, argv = _pack(spec.candidates), _pack(spec.argv)
     # A struct at once: cffi takes as long for each field that is set.
-    candidates_buffer = ffi.from_buffer("char[]", candidates)
-    request.candidates = candidates_buffer, len(candidates), len(spec.candidates)
-    argv_buffer = ffi.from_buffer("char[]", argv)
-    request.argv = argv_buffer, len(argv), len(spec.argv)
+    request.candidates = candidates = _candidates.get(spec.candidates)
+    request.argv = argv = _pack_strings(spec.argv)
     request.env = env = _envs.get(spec.env)
     redirects = _redirects.get(spec.redirects)
     request.child_fds, request.sources, request.fd_count, _ = redirects
@@ -278,7 +272,7 @@ def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, object]:
     if call.ignored_signals:
         request.ignored_signals = call.ignored_signals
         request.flags |= _IGNORED
-    return request, (candidates_buffer, argv_buffer, env, redirects, options)
+    return request, (candidates, argv, env, redirects, options)
 
 
 def _fill_options(request: Any, spec: SpawnSpec) -> list[Any]:
