@@ -281,8 +281,8 @@ class CollectedChild(Generic[S]):
 
     def _on_exit_ready(self, events: int) -> None:
         self._read()
-        if not self._told & GATHERED_EXIT and self._exit_watch is not None:
-            self._look_again_later()
+        if not self._told & GATHERED_EXIT:
+            self._look_again()
 
     def _on_stream_ready(self, events: int) -> None:
         pause_s = self._pause_s()
@@ -459,19 +459,18 @@ class CollectedChild(Generic[S]):
         if self._in_fd >= 0:
             self._end_input(0)
 
-    def _look_again_later(self) -> None:
-        loop, watch = self._shared.loop, self._exit_watch
-        if watch is not None:
-            self._exit_watch = None
-            loop.unwatch(watch)
-        loop.call_later(_LOOK_AGAIN_S, self._look_again)
-
     def _look_again(self) -> None:
+        """Look for the exit by a timer, again and again, and by no watch from now on."""
         if self._told & GATHERED_EXIT:
             return
+        # First: an interrupt may come between any two lines, and nobody else would look.
+        loop = self._shared.loop
+        timer = loop.call_later(_LOOK_AGAIN_S, self._look_again)
+        loop.disown(self.child.exit_fd)
+        self._exit_watch = None
         self._read()
-        if not self._told & GATHERED_EXIT:
-            self._shared.loop.call_later(_LOOK_AGAIN_S, self._look_again)
+        if self._told & GATHERED_EXIT:
+            loop.timers.cancel(timer)
 
     def append(self, pieces: tuple[bytes, bytes]) -> None:
         """Put what stdout and stderr brought into the sinks."""

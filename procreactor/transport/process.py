@@ -17,7 +17,8 @@ How the parts meet (CONTRIBUTING.md, The flows):
   the state says is due: closed fds make no events, so nothing else would. What was being told when
   it struck counts as told.
 - The exit is noticed through the pidfd. One that polls readable while the child is not to be had
-  (a traced zombie) is looked at again a little later, or the loop would spin.
+  (a traced zombie) is out of the set from then on, or the loop would spin, and looked at by a
+  timer: to have it watched again might be refused (ENOSPC, ENOMEM), and the exit be lost.
 
 fds: ``ours`` are opened by the start and closed here, one in `_close`, or all in `_end_all`. A
 terminal's slave is the child's and closed after the start; the fds of the user (redirects >= 0) are
@@ -113,6 +114,7 @@ class _Life:
         self._exit_watch: Watch | None = None
         self._state = State.RUNNING
         self._exit_is_told = False
+        self._is_let_go = False
         self._cgroup: CgroupId | None = None
         self.status: ExitStatus | None = None
 
@@ -195,12 +197,24 @@ class _Life:
 
     def _on_exit_ready(self, events: int) -> None:
         if not self.try_reap():
-            self._unwatch_exit()
-            self._loop.call_later(_LOOK_AGAIN_S, self._watch_exit_again)
+            self._look_again()
 
-    def _watch_exit_again(self) -> None:
-        if self._child is not None and self._child.pid >= 0 and self._exit_watch is None:
-            self._watch_exit(self._child)
+    def _look_again(self) -> None:
+        """Look for the exit by a timer, again and again, and by nothing else from now on."""
+        child = self._child
+        if child is None or self.status is not None or self._is_let_go:
+            return
+        # First: an interrupt may come between any two lines, and nobody else would look.
+        timer = self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
+        self._loop.disown(child.exit_fd)
+        self._exit_watch = None
+        try:
+            is_reaped = self.try_reap()
+        except ChildProcessError:  # of a forked copy of the process it is no child
+            self._loop.timers.cancel(timer)
+            raise
+        if is_reaped:
+            self._loop.timers.cancel(timer)
 
     def _disown_fds(self, fds: Iterable[int]) -> None:
         """Have no child, nor a watch of *fds* that an interrupt has kept us from knowing."""
@@ -346,6 +360,7 @@ class ChildProcess(_Life):
 
     def let_go(self) -> None:
         """Close all pipes at once, tell so, and watch the child no longer; it gets no signal."""
+        self._is_let_go = True
         self._unwatch_exit()
         for child_fd in list(self.pipes):
             self._end_pipe(child_fd)
@@ -499,6 +514,7 @@ class TerminalChild(_Life):
 
     def let_go(self) -> None:
         """Hang up at once and watch the child no longer; a child that minds gets SIGHUP for it."""
+        self._is_let_go = True
         self._unwatch_exit()
         self._end_stream(self.CHILD_FD)
 

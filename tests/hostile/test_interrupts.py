@@ -7,6 +7,7 @@ All places are swept.
     struck                           what is true afterwards
     in spawnProcess                  the reactor knows the child, or nothing is left
     in the turn that tells an end    all is told, in order, but for the one call that was being made
+    in a look at one that is held    somebody looks again
     in a signal, to a tree as well   no fd is left
     in a loop's turn                 each call comes once, each timer that was left
     in a pool's turn                 each end is told once, but for the one that was being told
@@ -26,7 +27,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,17 +36,20 @@ from typing import Any
 import pytest
 from alone import alone
 from fdtables import own_table
+from held import wait_for
 from interrupted import interrupt_each_bytecode
 from libraries_build import build_library
 from programs_build import build_program
-from support import DEADLINE_S, LACKS, Recorder, make_reactor, run_until, spawn_and_finish
+from support import DEADLINE_S, LACKS, PROC, Recorder, make_reactor, run_until, spawn_and_finish
 from ways import WAYS, on_every_way, on_way
 
 from procreactor.apps.batch import Outcome, plan_command, run_batch
 from procreactor.apps.run import run
 from procreactor.kernel import cgroups, processes
 from procreactor.kernel.children import open_exit_fd
+from procreactor.kernel.poller import READ
 from procreactor.loop.eventloop import EventLoop
+from procreactor.model import Redirect, SpawnSpec
 from procreactor.streams.collect import Collector
 from procreactor.transport.collected import pairs_of
 from procreactor.transport.pool import ChildPool, Ended
@@ -207,6 +212,104 @@ def strikes_in_ends(way: str, library: str, end: str) -> int:
 @on_every_way("plain", "terminal", "without pidfds")
 def test_an_interrupt_in_the_turn_of_an_end_costs_only_what_was_being_told(way: str) -> None:
     assert on_way(way, strikes_in_ends, *built()) > 50
+
+
+class HeldZombie:
+    """The child of *life*, on *loop*, which has ended, and which a tracer keeps to itself."""
+
+    def __init__(self, loop: EventLoop, life: Any, exit_fd: int) -> None:
+        self._loop = loop
+        self._life = life
+        self._exit_fd = exit_fd
+        self._watch()
+
+    def look_twice(self) -> None:
+        """Because its pidfd says that it has ended; and by the timer that comes of it."""
+        self._loop.run_once(0)
+        self._loop.run_once(DEADLINE_S)
+
+    def begin_again(self) -> None:
+        """See that somebody would look again, and have it watched as in the beginning."""
+        for _ in range(2):
+            self._loop.run_once(0)
+        watch = self._life._exit_watch
+        assert (watch is not None and watch.active) or self._loop.timers, "nobody looks again"
+        self._watch()
+
+    def _watch(self) -> None:
+        for timer in self._loop.timers.pending():
+            self._loop.timers.cancel(timer)
+        self._loop.disown(self._exit_fd)
+        self._life._exit_watch = self._loop.watch(self._exit_fd, self._life._on_exit_ready, READ)
+
+
+@contextmanager
+def tracer_of(pid: int) -> Iterator[bool]:
+    """Have it traced, by one who lets it go at the end; whether that is possible."""
+    words = [build_program("tracer"), str(pid)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:
+        assert tracer.stdout is not None
+        yield tracer.stdout.read(1) == b"s"
+
+
+def is_zombie(pid: int) -> bool:
+    return ") Z " in Path(f"{PROC}/{pid}/stat").read_text()
+
+
+def strikes_beside_a_held_zombie(library: str, end: str) -> list[int]:
+    protocol = Recorder()
+    count = 0
+    with make_reactor() as reactor:
+        transport = reactor.spawnProcess(protocol, end, [end, "wait", "4"])
+        life = transport._child
+        with tracer_of(transport.pid) as is_traced:
+            transport.closeStdin()
+            if is_traced:
+                run_until(reactor, lambda: is_zombie(transport.pid) and not life.pipes)
+                held = HeldZombie(reactor._loop, life, life._child.exit_fd)
+                count = interrupt_each_bytecode(library, held.look_twice, held.begin_again)
+        run_until(reactor, lambda: protocol.ended)
+    return [count, protocol.reason.value.exitCode]
+
+
+def strikes_in_a_pool_beside_a_held_zombie(library: str, end: str) -> list[int | None]:
+    told: list[Ended[Any]] = []
+    loop = EventLoop()
+    pool = ChildPool(loop, pairs_of(partial(Collector, None)), told.append, threads=1, drain_s=0.0)
+    count = 0
+    theirs, ours = os.pipe()
+    program = os.fsencode(end)
+    pool.submit(SpawnSpec((program,), (program, b"wait", b"4"), (), [Redirect(0, theirs)]))
+    while not pool._running:
+        loop.run_once(DEADLINE_S)
+    (one,) = pool._running
+    assert one.pid is not None
+    with tracer_of(one.pid) as is_traced:
+        os.close(ours)
+        if is_traced:
+            wait_for(lambda: is_zombie(one.pid))
+            held = HeldZombie(loop, one, one.child.exit_fd)
+            count = interrupt_each_bytecode(library, held.look_twice, held.begin_again)
+    while not told:
+        loop.run_once(DEADLINE_S)
+    pool.close()
+    loop.close()
+    os.close(theirs)
+    return [count, told[0].status and told[0].status.code]
+
+
+@pytest.mark.needs("pidfd")  # else a thread waits until it can be had
+@pytest.mark.parametrize(
+    "strikes", [strikes_beside_a_held_zombie, strikes_in_a_pool_beside_a_held_zombie]
+)
+def test_an_interrupt_in_a_look_at_a_zombie_that_others_hold_is_not_the_last_look(
+    strikes: Callable[[str, str], list[int]],
+) -> None:
+    count, code = alone(strikes, *built())
+    if not count:
+        pytest.skip("may not trace")
+    assert count > 50
+    assert code == 4
 
 
 # --- signals, and trees ---------------------------------------------------------------------------

@@ -680,14 +680,18 @@ def test_a_start_whose_end_cannot_be_watched_leaves_nobody_running(lack: str, er
     assert found == [error]
 
 
-def codes_without_threads(program: str) -> list[Any]:
-    """Of a child that has ended when it is looked for, and one that has not, by a loop."""
+def deny_threads() -> None:
     children.in_use()
     binding.reserve()
     deny("clone3", errno.EAGAIN)  # libc's; ours is another
     deny("clone", errno.EAGAIN, (0, CLONE_THREAD, CLONE_THREAD))
     with pytest.raises(RuntimeError):
         threading.Thread(target=int).start()
+
+
+def codes_without_threads(program: str, no_room: bool) -> list[Any]:
+    """Of a child that has ended when it is looked for, and one that has not, by a loop."""
+    deny_threads()
     with make_reactor() as reactor:
         soon = spawn_and_finish(reactor, program, [program, "exit", "3"])
         later = Recorder()
@@ -695,15 +699,41 @@ def codes_without_threads(program: str) -> list[Any]:
         for _ in range(3):
             reactor.iterate(0.05)
         names = list(later.names)
+        if no_room:  # to watch anything again
+            deny("epoll_ctl", errno.ENOSPC, (1, 1))
         transport.closeStdin()
         run_until(reactor, lambda: later.ended)
     return [soon.reason.value.exitCode, names, later.reason.value.exitCode]
 
 
 @needs_seccomp
-def test_with_neither_pidfds_nor_threads_a_child_is_looked_at_again_and_again() -> None:
-    found = alone(codes_without_threads, build_program("end"), disable="pidfd,clone3")
+@pytest.mark.parametrize("no_room", [False, True])
+def test_with_neither_pidfds_nor_threads_a_child_is_looked_at_again_and_again(
+    no_room: bool,
+) -> None:
+    found = alone(codes_without_threads, build_program("end"), no_room, disable="pidfd,clone3")
     assert found == [3, ["connectionMade"], 4]
+
+
+def end_of_one_let_go_without_threads(program: str) -> list[Any]:
+    deny_threads()
+    with make_reactor() as reactor:
+        protocol = Recorder()
+        transport = reactor.spawnProcess(protocol, program, [program, "wait", "4"])
+        pid = transport.pid
+        for _ in range(3):
+            reactor.iterate(0.05)  # it has been looked at, and will be again
+        transport.disconnectAll()
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        for _ in range(3):
+            reactor.iterate(0.05)
+        return [sorted(set(protocol.names)), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
+
+
+@needs_seccomp
+def test_with_neither_pidfds_nor_threads_a_child_that_is_let_go_is_left_to_others() -> None:
+    found = alone(end_of_one_let_go_without_threads, build_program("end"), disable="pidfd,clone3")
+    assert found == [["childConnectionLost", "connectionMade"], 4]
 
 
 def signal_where_no_wait_is_allowed(error: int) -> int:

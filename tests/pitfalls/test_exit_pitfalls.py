@@ -192,7 +192,7 @@ def test_without_pidfds_other_code_that_waits_hangs_nothing(program: Build) -> N
 # --- F.3: zombies that are not to be had ---------------------------------------------------------
 
 
-def turns_beside_a_traced_zombie(end: str, tracer: str) -> dict[str, Any]:
+def turns_beside_a_traced_zombie(end: str, tracer: str, no_room: bool) -> dict[str, Any]:
     traced, tracing = Recorder(), Recorder()
     with make_reactor() as reactor:
         child = reactor.spawnProcess(traced, end, [end, "wait", "4"])
@@ -205,6 +205,8 @@ def turns_beside_a_traced_zombie(end: str, tracer: str) -> dict[str, Any]:
         stat = Path(f"{PROC}/{child.pid}/stat")
         child.closeStdin()
         run_until(reactor, lambda: ") Z " in stat.read_text())
+        if no_room:  # to watch anything again
+            deny("epoll_ctl", errno.ENOSPC, (1, 1))
         turns = _turns_in(reactor, 0.3)
         told_early = "processExited" in traced.names
         watcher.closeStdin()
@@ -222,12 +224,13 @@ def _turns_in(reactor: Any, seconds: float) -> int:
     return turns
 
 
+@pytest.mark.parametrize("no_room", [False, pytest.param(True, marks=needs_seccomp)])
 @pytest.mark.parametrize("disable", ["", WITHOUT_PIDFDS])
 def test_a_zombie_that_a_tracer_holds_is_no_exit_and_does_not_make_the_loop_spin(
-    disable: str, program: Build
+    disable: str, no_room: bool, program: Build
 ) -> None:
     """F.3."""
-    args = (program("end"), program("tracer"))
+    args = (program("end"), program("tracer"), no_room)
     found = alone(turns_beside_a_traced_zombie, *args, disable=disable)
     if not found.pop("traced"):
         pytest.skip("may not trace")
