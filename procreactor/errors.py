@@ -17,8 +17,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable
 
-__all__ = ["SpawnError", "report_callback_error", "report_denied_waits", "spawn_error"]
+__all__ = [
+    "SpawnError",
+    "report_callback_error",
+    "report_denied_waits",
+    "report_survivors",
+    "spawn_error",
+]
 
 
 class SpawnError(OSError):
@@ -93,7 +100,7 @@ def report_callback_error(callback: str) -> None:
     """
     if isinstance(sys.exception(), KeyboardInterrupt | SystemExit):
         raise  # in an except block of the caller
-    _log_exception(f"{callback} raised")
+    _log(f"{callback} raised")
 
 
 _denied_waits: set[int] = set()
@@ -108,11 +115,17 @@ def report_denied_waits(number: int) -> None:
     try:
         raise OSError(number, os.strerror(number), "waitid")
     except OSError:
-        _log_exception("no wait for children is allowed here: their ends are told without a status")
+        _log("no wait for children is allowed here: their ends are told without a status")
 
 
-def _log_exception(text: str) -> None:
-    """Log *text*, with the exception being handled.
+def report_survivors(pids: Iterable[int]) -> None:
+    """Log that *pids* live on, of those who were killed: if there are any."""
+    if left := ", ".join(map(str, sorted(pids))):
+        _log(f"killed, and alive all the same: {left}")
+
+
+def _log(text: str) -> None:
+    """Log *text*, with the exception being handled, if there is one.
 
     To import logging takes as long as a tenth of a short run of the command, so it is imported when
     there is something to log; where that fails (no fd is left), stderr has to do.
@@ -121,6 +134,7 @@ def _log_exception(text: str) -> None:
         from logging import getLogger
     except (ImportError, OSError):
         sys.stderr.write(f"procreactor: {text}\n")
-        sys.excepthook(*sys.exc_info())
+        if sys.exception() is not None:
+            sys.excepthook(*sys.exc_info())
     else:
-        getLogger("procreactor").error("%s", text, exc_info=True)
+        getLogger("procreactor").error("%s", text, exc_info=sys.exception())

@@ -46,9 +46,10 @@ def _can_have_a_cgroup() -> bool:
 
 LACKS = frozenset(_lacking())
 
+"""What is not to be had in the world that the tests are in (tests/worlds), or on this machine."""
+
 LACKS_ALONE = frozenset[str]() if "bare processor" in LACKS else LACKS
 """What a process of its own lacks (alone.py): valgrind stays with this one."""
-"""What is not to be had in the world that the tests are in (tests/worlds), or on this machine."""
 
 
 def let_waiting_threads_end() -> None:

@@ -205,7 +205,7 @@ LAZY = {
     ("procreactor.apps.cli.views", "_open_line"),
     ("procreactor.apps.cli.views", "_open_live"),
     ("procreactor.__main__", "_do"),
-    ("procreactor.errors", "_log_exception"),
+    ("procreactor.errors", "_log"),
     ("procreactor.apps.cli.main", "_page"),
     ("procreactor.apps.cli.session", "_open_log"),
     ("procreactor.apps.cli.session", "read_logged"),

@@ -518,7 +518,8 @@ class Engine(Generic[S]):
     def _kill_all_of(self, tree: Tree, leader_pid: int | None) -> bool:
         """Return whether it could be tried: not, for all its patience, without an fd to look."""
         try:
-            tree.kill(leader_pid)
+            if not tree.kill(leader_pid):
+                tree.report_survivors(leader_pid)
         except OSError:
             self._report("the kill of a command, of which some may live on,")
             return False

@@ -31,9 +31,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from procreactor.errors import spawn_error
+from procreactor.errors import report_survivors, spawn_error
 from procreactor.kernel import cgroups, children, processes
 from procreactor.kernel.cgroups import Cgroup, CgroupId, Home
 from procreactor.kernel.children import Child
@@ -122,6 +123,10 @@ class Tree:
     def kill(self, leader_pid: int | None, patience_s: float = PATIENCE_S) -> bool:
         """Kill all; return whether nobody is alive then, at the latest after *patience_s*."""
         raise NotImplementedError
+
+    def report_survivors(self, leader_pid: int | None) -> None:
+        """Log who is alive, after a `kill` that was not enough."""
+        _report_those_of(partial(self.members, leader_pid))
 
     def _harvest(self) -> None:
         raise NotImplementedError
@@ -409,19 +414,30 @@ def _let_go(path: str, into: str, patience_s: float) -> None:
 # --- trees that nobody has planted ----------------------------------------------------------------
 
 
+def _report_those_of(members: Callable[[], list[int]]) -> None:
+    """Log *members* as survivors; nothing where nobody can look (no /proc, no fd)."""
+    try:
+        alive = members()
+    except OSError:
+        return
+    report_survivors(alive)
+
+
 def signal_tree(child: Child, number: int, cgroup: CgroupId | None = None) -> None:
     """Send signal *number* to *child* and to all that descends from it, once to each.
 
     With the *cgroup* that it was started in, to all that are in there, if it is there still, and
     unless it is this process's own. With SIGKILL, return when all have ended, or after
-    `PATIENCE_S`. ProcessLookupError when there is nobody; OSError (EINVAL, EPERM).
+    `PATIENCE_S`; who is alive then is logged. ProcessLookupError when there is nobody; OSError
+    (EINVAL, EPERM).
     """
     reached = _signal_group(cgroup, number) if cgroup is not None else {}
     pid = child.pid_while_ours
     if pid is not None:
         hunt = Hunt(pid)
         if number == signal.SIGKILL:
-            hunt.kill(PATIENCE_S)
+            if not hunt.kill(PATIENCE_S):
+                _report_those_of(hunt.members)
         elif not hunt.signal(number, reached) and not reached:
             child.send_signal(number)  # a zombie that is not reaped, or there is no /proc
     elif not reached:
@@ -439,7 +455,8 @@ def _signal_group(identity: CgroupId, number: int) -> dict[int, int]:
         if os.getpid() in members:
             return {}
         if number == signal.SIGKILL:
-            group.kill(PATIENCE_S)
+            if not group.kill(PATIENCE_S):
+                _report_those_of(group.members)
             return dict.fromkeys(members, 0)
         return group.signal(number)
     finally:

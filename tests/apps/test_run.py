@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import io
 import itertools
+import logging
 import os
 import pickle
 import resource
@@ -25,11 +26,16 @@ from held import wait_for
 from leftovers import child_pids
 from programs_build import build_program
 from seccomp import deny, needs_seccomp
+from security.spawned import capabilities, set_capabilities
 from support import DEADLINE_S, PROC, PYTHON
 
 import procreactor
 from procreactor import Command, CommandError, Limits, Result, SpawnError, run, run_many
 from procreactor.apps.settings import ManyOptions, RunOptions, Settings
+
+CAP_KILL = 5
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def sh(script: str, *arguments: str) -> list[str]:
@@ -287,6 +293,30 @@ def test_a_command_that_ignores_the_signal_is_killed_after_the_grace() -> None:
     result = run(sh(script), timeout_s=0.2, kill_after_s=0.2)
     assert (result.timed_out, result.signal_name) == (True, "SIGKILL")
     assert result.duration_s >= 0.4
+
+
+def log_of_a_kill_that_is_not_enough() -> list[Any]:
+    """By root without the right to kill others: a grandchild has become another user's."""
+    said = io.StringIO()
+    logging.getLogger("procreactor").addHandler(logging.StreamHandler(said))
+    effective, permitted, inheritable = capabilities()
+    set_capabilities(effective & ~(1 << CAP_KILL), permitted, inheritable)
+    script = "setpriv --reuid 54324 sh -c 'echo $$; exec sleep 600' & exec sleep 600"
+    for timeout_s in (0.3, 3, 30):  # on a busy machine it takes longer to become another's
+        result = run(sh(script), timeout_s=timeout_s, kill_after_s=0.1)
+        if result.stdout:
+            break
+    set_capabilities(effective, permitted, inheritable)
+    pid = int(result.stdout)
+    os.kill(pid, signal.SIGKILL)
+    lines = said.getvalue().splitlines()
+    return [result.timed_out, f"killed, and alive all the same: {pid}" in lines]
+
+
+@needs_root
+@pytest.mark.needs("/proc")
+def test_who_lives_on_after_a_kill_is_told() -> None:
+    assert alone(log_of_a_kill_that_is_not_enough, disable="cgroup") == [True, True]
 
 
 def test_a_time_out_of_nothing_still_runs_what_is_quick() -> None:

@@ -21,6 +21,7 @@ Decisions:
 - While a slow reader is waited for nothing else happens. A signal ends that wait: what runs is
   stopped first, and then the reader is waited for again, until a second one. What he has not taken
   by then is lost, and its jobs are in no log.
+- Where SIGCHLD is ignored when we come, it is not any more: the kernel would keep no status for us.
 - The first SIGINT, SIGTERM or SIGHUP stops what runs, step by step as --termseq says; the next one
   kills it. Then we die of that signal, so that who started us sees what it was. One that is ignored
   when we come (nohup, a shell's job in the background) stays ignored.
@@ -171,6 +172,8 @@ class Session:
                 for number in _STOPPING
                 if signal.getsignal(number) is not signal.SIG_IGN
             }
+            if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+                before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             wakeup_fd = signal.set_wakeup_fd(self._engine.loop.signal_fd, warn_on_full_buffer=False)
             try:
                 self._start_clocks()
@@ -356,7 +359,7 @@ class Session:
             ended.duration_s if ended is not None else 0.0,
             0,
             job.received_bytes,
-            status.code or 0,
+            _exit_value(status),
             status.signal or 0,
             self._source.command_line(done.task.command),
         )
@@ -620,6 +623,13 @@ def new_results(options: Options) -> ResultSink:
         append=bool(options.resume),
         limit_bytes=options.max_output_bytes,
     )
+
+
+def _exit_value(status: ExitStatus) -> int:
+    """What a log says: 0 of one that a signal has ended, and 255 where nobody knows."""
+    if status.code is None and status.signal is None:
+        return exits.OTHER_ERROR
+    return status.code or 0
 
 
 def _status_of(done: Done[Any]) -> ExitStatus:

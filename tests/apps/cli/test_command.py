@@ -14,6 +14,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ import pytest
 from command_line import RUN, environment, log_of, ran, ran_with, received_of, running
 from gnu_parallel import needs_parallel
 from held import wait_for
+from seccomp import needs_seccomp
 from support import DEADLINE_S, PROC, PYTHON
 
 PARALLEL = ["parallel", "--will-cite", "--plain", "-q"]
@@ -631,6 +633,41 @@ def test_a_hangup_that_was_ignored_when_we_came_stays_ignored(tmp_path: Path) ->
     command = f"{PYTHON} -m procreactor run --shell 'kill -HUP $PPID; echo {{}}' ::: done"
     done = ran(tmp_path, f"trap '' HUP; exec {command}", command=["/bin/sh", "-c"])
     assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
+
+
+def codes_in(log: Path) -> list[list[str]]:
+    """Exitval and Signal of each job."""
+    return [line.split("\t")[6:8] for line in log.read_text().splitlines()[1:]]
+
+
+def test_a_status_is_known_although_sigchld_was_ignored_when_we_came(tmp_path: Path) -> None:
+    """The kernel keeps none for who ignores it, unless there is a pidfd, from Linux 6.15 on."""
+    words = ["-j1", "--joblog", "log", "sh", "-c", "exit $0", ":::", "0", "3"]
+    ignores = ["env", "--ignore-signal=CHLD", "PROCREACTOR_DISABLE=pidfd"]
+    done = ran(tmp_path, *words, command=[*ignores, *RUN])
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert codes_in(tmp_path / "log") == [["0", "0"], ["3", "0"]]
+
+
+NO_WAIT_IS_ALLOWED = """
+import errno
+from seccomp import deny
+from procreactor.__main__ import entry
+
+deny("waitid", errno.EPERM)
+entry()
+"""
+
+
+@needs_seccomp
+def test_a_job_whose_status_is_lost_is_none_that_went_well(tmp_path: Path) -> None:
+    words = ["run", "-j1", "--joblog", "log", "sh", "-c", "exit $0", ":::", "0", "3"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [PYTHON, "-c", NO_WAIT_IS_ALLOWED, *words]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"no wait for children is allowed here" in done.stderr
+    assert codes_in(tmp_path / "log") == [["255", "0"]] * 2
 
 
 def test_a_job_ignores_no_signal_that_we_ignore(tmp_path: Path) -> None:
