@@ -32,6 +32,7 @@ from security.spawned import (
 from support import LACKS, LACKS_ALONE, PYTHON, Recorder, make_reactor, run_until, spawn_and_finish
 
 import procreactor
+from procreactor.__main__ import main
 from procreactor.apps.batch import run_batch
 from procreactor.errors import SpawnError
 from procreactor.internet import utils
@@ -133,6 +134,47 @@ def test_nothing_is_executed_but_the_program_itself(disable: str) -> None:
     assert expected <= set(executed) <= {*expected, LAUNCHER}
     is_launched = not disable and not LACKS_ALONE & {"helper", "vfork"}
     assert (LAUNCHER in executed) == (is_launched and MAY_SEE_OTHERS)
+
+
+def executed_by_the_command(lines: list[list[str]]) -> list[list[str]]:
+    """Return what each of these command lines executes, and what comes of it."""
+    executed: list[list[str]] = []
+
+    def note(call: Call) -> None:
+        pid, arguments = call
+        executed[-1].append(text_at(pid, arguments[0]))
+
+    with supervised("execve", note):
+        for words in lines:
+            executed.append([])
+            main(["run", "-j1", *words])
+    return executed
+
+
+@needs_seccomp
+def test_the_command_runs_a_shell_only_when_told_to_or_for_a_line_of_a_log_that_needs_one() -> None:
+    with public_folder() as path:
+        folder, log = make_folder(path), str(path / "log")
+        program, text = os.path.join(folder, NAME), os.path.join(folder, TEXT)
+        items = [":::", "; touch made", "`touch made`"]
+        executed = alone(
+            executed_by_the_command,
+            [
+                ["--joblog", log, program, "{}", *items],
+                [program, "-n1", *items],
+                ["--results", str(path / "results"), program, *items],
+                [text, *items],
+                ["--joblog", f"{log}2", text, *items],
+                ["--joblog", f"{log}2", "--retry-failed"],
+                ["--shell", "true", *items],
+                ["--joblog", f"{log}3", "--shell", "false;", ":::", "1"],
+                ["--joblog", f"{log}3", "--retry-failed"],
+            ],
+        )
+        assert not (path / "made").exists()
+    *without, shell, first, again = map(set, executed)
+    assert without == [{program}] * 3 + [{text}] * 3
+    assert shell == first == again == {"/bin/sh"}
 
 
 # --- all the rest, by strace ----------------------------------------------------------------------
