@@ -25,6 +25,7 @@ from procreactor.typed import Literal
 
 __all__ = [
     "Item",
+    "Joined",
     "Record",
     "Replayed",
     "batched",
@@ -44,6 +45,13 @@ Item = bytes | Nothing
 Record = tuple[bytes, ...]
 Step = Record | Nothing
 """What comes out of a room's iterator at each turn."""
+
+
+class Joined(tuple[bytes, ...]):
+    """The values of several records, as one."""
+
+    widths: tuple[int, ...]
+    """How many values each of them has: not always as many, where items were split (--colsep)."""
 
 
 _LOOK_BYTES = 65536
@@ -207,7 +215,7 @@ def batched(
             known = fitting
             look_at_bytes *= 2
             continue
-        yield _joined(records[:fitting])
+        yield _as_one(records[:fitting])
         rest = records[fitting:]
         rest_bytes = sum(map(_size_bytes, rest))
         if rest:  # it was as much as fits: so there is no need to look much earlier next time
@@ -215,7 +223,7 @@ def batched(
         known, usual, records, size_bytes = 1, fitting, rest, rest_bytes
     while records:
         fitting = _how_many_fit(records, fits, 1, usual)
-        yield _joined(records[:fitting])
+        yield _as_one(records[:fitting])
         records = records[fitting:]
 
 
@@ -236,6 +244,12 @@ def _how_many_fit(
         else:
             too_many, guess = half, half - max(1, half >> 6)
     return least
+
+
+def _as_one(records: Sequence[Record]) -> Joined:
+    joined = Joined(_joined(records))
+    joined.widths = tuple(map(len, records))
+    return joined
 
 
 def _joined(records: Iterable[Record]) -> Record:

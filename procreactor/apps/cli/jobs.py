@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 
+from procreactor.apps.cli.combine import Joined
 from procreactor.apps.cli.inputs import Inputs
 from procreactor.apps.cli.options import Options
 from procreactor.apps.cli.records import JobName, ResultSink, Sink
@@ -179,7 +180,8 @@ class JobSource:
         cwd = None if self._workdir is None else self._workdir.render(values, seq, slot)
         if self._results is not None:
             place = self._place.render(values, seq, slot) if self._place is not None else None
-            job.name = JobName(seq, values, 0, place)
+            widths = values.widths if isinstance(values, Joined) else ()
+            job.name = JobName(seq, values, widths, place)
         if job.text is not None:
             return Command(self._argv_of(job.text), cwd=cwd, tag=job)
         assert self._template is not None  # which only --retry-failed may lack

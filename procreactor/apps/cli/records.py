@@ -34,8 +34,8 @@ class JobName(NamedTuple):
     values: tuple[bytes, ...]
     """Those of all input sources, in order; of several records, one after the other."""
 
-    columns: int = 0
-    """How many of the values are one record; 0: all."""
+    widths: tuple[int, ...] = ()
+    """How many of the values each record has, where there may be several; else nothing."""
 
     place: bytes | None = None
     """The name given to --results, replaced, where it has replacement strings."""

@@ -5,13 +5,15 @@ Which one the name says: ``.jsonl`` or ``.json``, ``.csv``, ``.tsv``; any other 
 
 **The tree** is GNU parallel's: ``DIR/1/value/stdout``, ``stderr`` and ``seq``, with a directory for
 the number (with --header the name) of each input source and one for the value, in which ``\\``,
-tab and ``/`` are written ``\\\\``, ``\\t`` and ``\\_``. Where DIR has replacement strings, the
-replaced name is the directory when it ends in ``/``, else the file for stdout, beside ``.err`` and
-``.seq``. We differ:
+tab and ``/`` are written ``\\\\``, ``\\t`` and ``\\_``. Of several records (-N2) each begins anew
+with the first source: ``DIR/1/a/1/b``. Where DIR has replacement strings, the replaced name is the
+directory when it ends in ``/``, else the file for stdout, beside ``.err`` and ``.seq``. We differ:
 
 - ``seq`` is written when the job has ended, not when it starts: so it says that the others are
   whole, also after a SIGKILL, and `ResultSink.has` asks for it.
 - A value of ``.`` or ``..`` is ``\\.`` or ``\\..``: it must not lead out of the tree.
+- A job that gets no values (-N0) has ``DIR/job/NUMBER``. (GNU parallel has one place for all of
+  them, where the last leaves what it wrote, and --resume takes all for done.)
 - A value longer than a file name may be ends in a hash; cut alone, two could share one directory.
 
 Output goes to the files as it comes, so its size does not matter.
@@ -200,10 +202,13 @@ def value_directory(name: JobName, names: Sequence[bytes] = ()) -> bytes:
 
     Sources are sorted by the number at the start of their name, then by name, as in GNU parallel.
     """
-    width = name.columns or len(name.values) or 1
+    if not name.values:
+        return b"job/%d" % name.seq
     pieces: list[bytes] = []
-    for start in range(0, len(name.values), width):
+    start = 0
+    for width in name.widths or (len(name.values),):
         values = name.values[start : start + width]
+        start += width
         keys = [names[i] if i < len(names) else b"%d" % (i + 1) for i in range(len(values))]
         for i in sorted(range(len(values)), key=lambda i: (_number(keys[i]), keys[i])):
             pieces += (_file_name(keys[i]), _file_name(values[i]))

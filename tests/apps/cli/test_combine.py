@@ -71,6 +71,13 @@ def test_a_batch_has_so_many_records_and_none_is_lost(source: list[bytes], count
     assert all(batches)
 
 
+def test_a_batch_knows_its_records() -> None:
+    batches = list(combine.batched([(b"a", b"b"), (b"c",), (b"d",)], 2))
+    assert batches == [(b"a", b"b", b"c"), (b"d",)]
+    widths = [batch.widths for batch in batches if isinstance(batch, combine.Joined)]
+    assert widths == [(2, 1), (1,)]
+
+
 def test_a_batch_of_none_still_is_a_job_for_each() -> None:
     assert list(combine.batched([(b"a",), (b"b",)], 0)) == [(), ()]
 

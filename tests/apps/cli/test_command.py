@@ -245,6 +245,43 @@ def test_results_in_a_directory_are_gnu_parallels(tmp_path: Path) -> None:
 
 
 @needs_parallel
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-N2 --results saved echo ::: a b c",
+        "-n2 --results saved echo ::: a b c",
+        "-L2 --results saved echo ::: a 'b ' c d",
+        "-n1 --results saved echo ::: a b",
+        "-N2 --results saved echo ::: a b ::: c d",
+        "-N3 --results saved echo ::: a b ::: c d",
+        "-N2 --results saved echo ::: a b c :::+ d e f",
+        "-n2 --results saved echo ::: a '' ::: c",
+        "-N2 -C , --results saved echo ::: a,b c,d e,f",
+        "-N2 -C , --results saved echo ::: a,b c,d,e f",
+        "-N2 -C , --results saved echo ::: a,b c ::: x,y z",
+        "-N2 --halt soon,fail=50% --results saved echo ::: a b c",
+    ],
+)
+def test_results_of_several_records_are_where_gnu_parallels_are(line: str, tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, line)
+    assert ours == theirs
+    assert tree(tmp_path / "ours/saved") == tree(tmp_path / "theirs/saved")
+
+
+def test_jobs_that_get_no_values_have_results_of_their_own(tmp_path: Path) -> None:
+    """GNU parallel gives all of them one place, and after the first takes all for done."""
+    words = ["-k", "-N0", "--results", "saved", "--shell", "echo {#}; test -e fixed || exit {#}"]
+    assert ran(tmp_path, *words, ":::", "a", "b").returncode == 2
+    (tmp_path / "fixed").touch()
+    assert ran(tmp_path, "--resume", *words, ":::", "a", "b", "c").returncode == 0
+    assert {name: data for name, data in tree(tmp_path / "saved").items() if "err" not in name} == {
+        f"job/{seq}/{name}": f"{seq}{end}".encode()
+        for seq in (1, 2, 3)
+        for name, end in (("seq", ""), ("stdout", "\n"))
+    }
+
+
+@needs_parallel
 @pytest.mark.parametrize("name", ["saved.csv", "saved.tsv"])
 def test_results_in_a_table_are_gnu_parallels(name: str, tmp_path: Path) -> None:
     ours, theirs = both(tmp_path, RESULTS.replace("saved", name))

@@ -81,7 +81,7 @@ def test_the_tree_of_two_sources_is_that_of_gnu_parallel(tmp_path: Path, header:
 def test_the_tree_of_several_records_is_that_of_gnu_parallel(tmp_path: Path) -> None:
     parallel(tmp_path, "--results", "theirs", "-N2", "true", ":::", "a", "b")
     sink = open_results(str(tmp_path / "ours"))
-    run(sink, JobName(1, (b"a", b"b"), columns=1))
+    run(sink, JobName(1, (b"a", b"b"), widths=(1, 1)))
     assert files_below(tmp_path / "ours") == files_below(tmp_path / "theirs")
 
 
