@@ -25,11 +25,12 @@ from procreactor.apps.cli.values import DEFAULT_JOBS, DEFAULT_TERMSEQ, Jobs, Loa
 from procreactor.apps.halt import NEVER, Halt
 from procreactor.typed import Any, Final, NamedTuple
 
-__all__ = ["OptionError", "Options", "parse"]
+__all__ = ["RESULTS_KINDS", "OptionError", "Options", "parse", "results_kind"]
 
 
 RESULTS_KINDS: Final = {b".jsonl": "jsonl", b".json": "jsonl", b".csv": "csv", b".tsv": "tsv"}
-"""What ``--results`` writes, by how its name ends; anything else is a directory."""
+"""What ``--results`` writes, by how its name ends, in letters of either case, as in GNU parallel;
+anything else is a directory."""
 
 
 class OptionError(ValueError):
@@ -303,7 +304,7 @@ def _check_regex(pattern: bytes) -> None:
 def _refuse_contradictions(found: dict[str, Any]) -> None:
     ungrouped = found.get("output") == "none"
     resume = found.get("resume", "")
-    in_files = "results" in found and _results_kind(found["results"]) == "directory"
+    in_files = "results" in found and results_kind(found["results"]) == "directory"
     logged = "joblog" in found or (in_files and resume == "resume")
     for is_wrong, message in (
         ("max_args" in found and "max_lines" in found, "-n and -L both say how much a job gets"),
@@ -343,9 +344,10 @@ def _finish(found: dict[str, Any]) -> None:
     if joblog.startswith(b"+"):
         found["joblog"], found["joblog_is_added_to"] = joblog[1:], True
     if "results" in found:
-        found["results_kind"] = _results_kind(found["results"])
+        found["results_kind"] = results_kind(found["results"])
 
 
-def _results_kind(path: bytes) -> str:
+def results_kind(path: bytes) -> str:
+    """Return what --results *path* writes: ``"directory"``, or one of `RESULTS_KINDS`."""
     _, dot, suffix = path.rpartition(b".")
-    return RESULTS_KINDS.get(dot + suffix, "directory")
+    return RESULTS_KINDS.get((dot + suffix).lower(), "directory")

@@ -1,7 +1,7 @@
 """Where --results puts what jobs wrote: a tree of files, or one file with a record per job.
 
-Which one the name says: ``.jsonl`` or ``.json``, ``.csv``, ``.tsv``; any other name is a directory.
-``-.jsonl`` and the like are records on the standard output.
+Which one the name says: ``.jsonl`` or ``.json``, ``.csv``, ``.tsv``, in letters of either case; any
+other name is a directory. Just ``-.jsonl`` and the like are records on the standard output.
 
 **The tree** is GNU parallel's: ``DIR/1/value/stdout``, ``stderr`` and ``seq``, with a directory for
 the number (with --header the name) of each input source and one for the value, in which ``\\``,
@@ -44,6 +44,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from procreactor.apps.cli.options import RESULTS_KINDS, results_kind
 from procreactor.apps.cli.recordfile import RecordFile, end_of_whole_lines, end_of_whole_rows
 from procreactor.apps.cli.records import JobName, JobRecord, ResultSink, Sink
 from procreactor.streams.collect import Collector
@@ -63,11 +64,11 @@ def open_results(
     *append* keeps the records that are there. *names* are those of the input sources (--header).
     *limit_bytes* bounds what is kept of each output, where it is part of a record. OSError.
     """
-    kind = os.path.splitext(path)[1].lower()
-    if kind in (".jsonl", ".json"):
+    kind = results_kind(os.fsencode(path))
+    if kind == "jsonl":
         return _FileResults(path, _JsonFormat(), append, limit_bytes)
-    if kind in (".csv", ".tsv"):
-        separator = b"," if kind == ".csv" else b"\t"
+    if kind in ("csv", "tsv"):
+        separator = b"," if kind == "csv" else b"\t"
         return _FileResults(path, _CsvFormat(separator, names), append, limit_bytes)
     return _DirectoryResults(os.fsencode(path), names)
 
@@ -86,7 +87,7 @@ class _FileResults:
     """A `ResultSink` of one file, in a format."""
 
     def __init__(self, path: str, form: _Format, append: bool, limit_bytes: int | None) -> None:
-        is_standard = os.path.basename(path).startswith("-.") and os.path.dirname(path) == ""
+        is_standard = path.startswith("-") and os.fsencode(path[1:]) in RESULTS_KINDS
         name = "-" if is_standard else path
         self._file = RecordFile(name, append=append, find_end=form.find_end)
         self._is_empty = self._file.is_empty

@@ -72,6 +72,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("--results a.json c", {"results": b"a.json", "results_kind": "jsonl"}),
     ("--results a.csv c", {"results": b"a.csv", "results_kind": "csv"}),
     ("--results a.tsv c", {"results": b"a.tsv", "results_kind": "tsv"}),
+    ("--results a.CSV c", {"results": b"a.CSV", "results_kind": "csv"}),
+    ("--results .Json c", {"results": b".Json", "results_kind": "jsonl"}),
     ("--bar c", {"progress": "bar"}),
     ("--eta c", {"progress": "eta"}),
     ("--progress c", {"progress": "progress"}),

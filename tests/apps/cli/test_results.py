@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from alone import alone
+from command_line import ran
 from fulldisk import fill, small_disk
 from gnu_parallel import needs_parallel, parallel
 from hypothesis import given
@@ -216,6 +217,25 @@ def test_rows_are_those_of_gnu_parallel_but_for_the_times(tmp_path: Path, kind: 
     times = re.compile(rb":([,\t])\d+\.\d+[,\t]\d+\.\d+[,\t]")
     ours = (tmp_path / f"ours.{kind}").read_bytes()
     assert times.sub(rb":\1", ours) == times.sub(rb":\1", theirs)
+
+
+NAMES = ["a.CSV", "a.Tsv", "a.JSON", ".csv", "-.CSV", "-.a.csv", "a.csv.x"]
+
+
+@needs_parallel
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_that_of_a_file_or_a_tree_as_it_is_to_gnu_parallel(
+    tmp_path: Path, name: str
+) -> None:
+    found = {}
+    for side in ("ours", "theirs"):
+        (tmp_path / side).mkdir()
+        words = ["--results", name, "echo", ":::", "a"]
+        done = ran(tmp_path / side, *words) if side == "ours" else parallel(tmp_path / side, *words)
+        assert (done.returncode, done.stderr) == (0, b"")
+        files = files_below(tmp_path / side)
+        found[side] = sorted(file for file in files if not file.startswith(".parallel"))
+    assert found["ours"] == found["theirs"]
 
 
 def test_columns_have_the_names_of_their_sources(tmp_path: Path) -> None:
