@@ -708,10 +708,16 @@ def test_a_job_whose_status_is_lost_is_none_that_went_well(tmp_path: Path) -> No
 
 
 def test_a_job_ignores_no_signal_that_we_ignore(tmp_path: Path) -> None:
-    job = "kill -HUP $$; kill -USR2 $$; echo lives on"
-    command = f"{PYTHON} -m procreactor run --shell '{job} {{}}' ::: a"
-    done = ran(tmp_path, f"trap '' HUP USR2; exec {command}", command=["/bin/sh", "-c"])
-    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    """Of those that are ignored when we come: HUP, for which we would have a use, and others."""
+    numbers = [signal.SIGHUP, signal.SIGUSR2, signal.SIGRTMIN + 6]
+    show = ["grep", "^SigIgn:", f"{PROC}/self/status"]
+    trap = f"trap '' {' '.join(map(str, map(int, numbers)))}"
+    script = f"{trap}; {shlex.join(show)}; exec {shlex.join([*RUN, *show[:-1], ':::', show[-1]])}"
+    done = ran(tmp_path, script, command=["/bin/sh", "-c"])
+    assert (done.returncode, done.stderr) == (0, b"")
+    before, in_job = (int(line.split()[1], 16) for line in done.stdout.splitlines())
+    assert all(before >> (number - 1) & 1 for number in numbers)
+    assert in_job == 0
 
 
 def test_a_job_that_never_stops_writing_does_not_keep_the_others_from_their_ends(
