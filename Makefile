@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 CORE := setup.py pyproject.toml procreactor/core/_build.py $(wildcard csrc/*.c csrc/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check-c sanitize faults soak fuzz proof lint types format bench bench-compare
+.PHONY: help demo test check-c sanitize faults strikes soak fuzz proof lint types format bench bench-compare
 .PHONY: clean
 # One build at a time in one tree.
 .NOTPARALLEL:
@@ -59,6 +59,9 @@ sanitize: ## run the C core's tests under ASan and UBSan, under TSan, and under 
 
 faults: $(VENV)/test-ready ## play what starts children where the kernel denies much (ARGS=--whole: the suite)
 	$(BIN)/python -m tests.worlds $(ARGS)
+
+strikes: $(VENV)/test-ready ## let each system call of each act fail, each time it is made, with each error (an hour)
+	PROCREACTOR_TESTS_STRIKE=all $(BIN)/python -m pytest tests/faults/test_every_call.py $(ARGS)
 
 soak: $(VENV)/test-ready ## 1,000,000 spawns in one process (ARGS='--spawns 50000': fewer)
 	$(BIN)/python -m tests.soak $(ARGS)
