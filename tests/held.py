@@ -30,13 +30,18 @@ class HeldProgram:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # The holder is told by a signal; this one does nothing unless it is asked to.
-        fcntl.fcntl(self._fd, fcntl.F_SETSIG, signal.SIGURG)
         try:
-            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            self.hold()
         except OSError as error:
             self.close()
             pytest.skip(f"no leases on this file system: {error}")
+
+    def hold(self) -> None:
+        """Hold it from now on; BlockingIOError while somebody else has it open."""
+        # The holder is told by a signal, which a release forgets; this one does nothing unless it
+        # is asked to.
+        fcntl.fcntl(self._fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
     def is_reached(self) -> bool:
         """Whether an exec waits for us now."""
