@@ -650,19 +650,43 @@ def test_results_of_early_items_come_before_the_producer_ends(tmp_path: Path) ->
         assert process.returncode == 0
 
 
-def test_progress_is_for_a_terminal(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    try:
-        with subprocess.Popen(
-            [*RUN, "--progress", "sleep", ":::", "0.5"], cwd=tmp_path, stderr=theirs
-        ) as process:
-            assert process.wait(DEADLINE_S) == 0
-        assert os.read(ours, 4096)
-    finally:
-        os.close(ours)
-        os.close(theirs)
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([], rb"0/1 done, 1 running, 0 failed"),
+        (["--progress"], rb"local:1/0/"),
+        (["--eta"], rb"Left: 1 "),
+        (["--bar"], rb"0% 0:1"),
+        (["--live"], rb"1 \S*[0-9]+s.* sh -c "),
+    ],
+)
+def test_a_terminal_is_shown_progress_while_a_job_runs(
+    tmp_path: Path, words: list[str], shown: bytes
+) -> None:
+    """Whoever asks for nothing is shown a line."""
+    os.mkfifo(tmp_path / "gate")
+    ours, theirs = map(os.fdopen, pty.openpty(), ("rb", "wb"), (0, 0))
+    job = ["sh", "-c", "read word <gate", ":::", "a"]
+    with ours, theirs, open(tmp_path / "gate", "r+b", buffering=0) as gate, running(
+        tmp_path, *words, *job, stderr=theirs.fileno(), TERM="xterm"
+    ) as process:  # fmt: skip
+        seen = b""
+        while not re.search(shown, re.sub(rb"\x1b\[[?0-9;]*[a-zA-Z]", b"", seen)):
+            assert select.select([ours], [], [], DEADLINE_S)[0], seen
+            seen += os.read(ours.fileno(), 65536)
+        gate.write(b"go\n")
+        assert process.wait(DEADLINE_S) == 0
+
+
+def test_progress_is_for_a_terminal_and_for_who_wants_it(tmp_path: Path) -> None:
     with running(tmp_path, "--progress", "sleep", ":::", "0.5") as process:
         assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
+    ours, theirs = map(os.fdopen, pty.openpty(), ("rb", "wb"), (0, 0))
+    with ours, theirs, running(
+        tmp_path, "--no-progress", "sleep", ":::", "0.5", stderr=theirs.fileno()
+    ) as process:  # fmt: skip
+        assert process.wait(DEADLINE_S) == 0
+        assert not select.select([ours], [], [], 0)[0]
 
 
 def test_a_hangup_that_was_ignored_when_we_came_stays_ignored(tmp_path: Path) -> None:
