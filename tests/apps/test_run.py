@@ -214,6 +214,47 @@ def test_rlimits_hold_in_the_command() -> None:
     assert run(sh("ulimit -t; ulimit -c"), limits=limits).stdout == b"50\n0\n"
 
 
+SHOW_LIMIT = """
+import sys
+from procreactor.kernel.cgroups import find_directory
+texts = (open(f"/proc/self/{name}").read() for name in ("mountinfo", "cgroup"))
+print(open(f"{find_directory(*texts)}/{sys.argv[1]}").read().strip())
+"""
+
+
+def run_first(argv: list[str], limits: Limits) -> Result[bytes]:
+    with run_many([argv], limits=limits) as results:
+        return next(results)
+
+
+@pytest.mark.parametrize("run_it", [run, run_first])
+@pytest.mark.parametrize(
+    ("limits", "file", "value"),
+    [
+        (Limits(memory_bytes=1 << 30), "memory.max", b"1073741824"),
+        (Limits(pids=50), "pids.max", b"50"),
+        (Limits(cpus=0.5), "cpu.max", b"50000 100000"),
+    ],
+)
+def test_each_limit_of_all_that_a_command_starts_is_set_or_refused_by_its_name(
+    run_it: Any, limits: Limits, file: str, value: bytes
+) -> None:
+    """The kernel's own word where the controller can be had; where not, that just this one cannot.
+
+    Then it is the refusal alone that shows that the limit has come through, and not its value.
+    """
+    refusal: SpawnError | None = None
+    try:
+        result = run_it([PYTHON, "-c", SHOW_LIMIT, file], limits=limits)
+    except SpawnError as error:
+        refusal = error
+    if refusal is not None:
+        assert refusal.stage == f"{file.partition('.')[0]} limit"
+        assert refusal.hint
+    else:
+        assert (result.stdout, result.stderr) == (value + b"\n", b"")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
