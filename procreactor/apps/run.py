@@ -126,7 +126,9 @@ def run_many(commands: Iterable[Command | Sequence[Argument]], **options: Any) -
     per cent all are taken at once: it is said of all that there are.) The *options* are those of
     `Settings`: besides those of `run`, jobs, ordered, retries, retry_delay_s, halt.
 
-    Closing the iterator, or leaving it with ``with``, kills what still runs.
+    Closing the iterator, leaving it with ``with``, or letting go of it, kills what still runs. So a
+    Ctrl-C in the body of ``for result in run_many(...)``, which no `next` sees, kills at once and
+    without SIGTERM; an iterator with a name lives on in the traceback, unless there is a ``with``.
     """
     return Results(commands, Settings.of("run_many", options, frozenset()))
 

@@ -679,6 +679,24 @@ def test_an_interrupt_terminates_what_runs_and_is_raised() -> None:
     assert alone(interrupted_run, script, DEADLINE_S) == [True, []]
 
 
+def interrupted_body(where: str) -> tuple[bool, list[int], bool]:
+    """Interrupt a loop over results; whether that came out, who is left, who was told to end."""
+    os.chdir(where)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    first = sh("until test -e ready; do sleep 0.01; done")
+    other = sh("trap 'touch told' TERM; touch ready; while :; do sleep 0.05; done")
+    try:
+        for _ in run_many([first, other], jobs=2):
+            signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        return True, sorted(child_pids()), Path("told").exists()
+    return False, sorted(child_pids()), Path("told").exists()
+
+
+def test_an_interrupt_in_the_body_of_a_loop_kills_at_once(tmp_path: Path) -> None:
+    assert alone(interrupted_body, str(tmp_path)) == [True, [], False]
+
+
 def test_a_second_interrupt_kills() -> None:
     script = (
         "trap 'kill -INT $1' TERM; trap '' INT; sleep 0.1; kill -INT $1;"
