@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -15,14 +16,14 @@ import pytest
 from alone import alone
 from command_line import log_of, running
 from fulldisk import fill, small_disk
+from held import wait_for
 from mounts import needs_mounts
 from support import DEADLINE_S, PROC
 
 NOWHERE = "/no/such/directory"
 
-STALLED_MS = 400
-"""Who has taken nothing for so long waits. On a slow machine one that only dawdles may be taken for
-one that waits: then the test shows less, and passes."""
+LOOKS = 5
+"""Who so often looks what there is to do, and takes nothing, means to take nothing."""
 
 MOST_BYTES = 4 << 20
 """What pipes and programs on the way, and the share of a job, may take together."""
@@ -39,30 +40,75 @@ def fifo(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def flood(fd: int, piece: bytes, most_bytes: int = 64 << 20) -> int:
-    """Write *piece* again and again, until nobody takes it; return how many bytes were taken."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    taken = 0
-    while taken < most_bytes and poll.poll(STALLED_MS):
+@contextmanager
+def fifo_that_is_read(path: Path) -> Iterator[int]:
+    """A fd that opens the fifo *path* to write, once somebody has opened it to read."""
+    fds: list[int] = []
+
+    def is_read() -> bool:
+        try:
+            fds.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        return bool(fds)
+
+    wait_for(is_read)
+    try:
+        yield fds[0]
+    finally:
+        os.close(fds[0])
+
+
+def flood(fd: int, piece: bytes, through: int, reader: int, most_bytes: int = 64 << 20) -> int:
+    """Write *piece* again and again, until it is not taken any more; return how many bytes were.
+
+    It goes through the process *through*, which while the fifo is full sleeps for want of room
+    alone. Where it sleeps on while the *reader*, who takes breaks, goes to sleep a few times more,
+    it is none of his breaks that it waits for.
+    """
+    taken = since = 0
+    last = (0, False)
+
+    def is_enough() -> bool:
+        nonlocal taken, since, last
         try:
             taken += os.write(fd, piece)
         except BlockingIOError:
-            pass  # there is some room, and not enough
+            looks, _ = sleeps_of(reader)
+            before, last = last, sleeps_of(through)
+            _, is_asleep = last
+            if not is_asleep or last != before:  # else it has slept all the while
+                since = looks
+            select.select([], [fd], [], 0.01)  # others need the processor
+            return looks - since > LOOKS
+        return taken >= most_bytes
+
+    wait_for(is_enough)
     return taken
+
+
+def sleeps_of(pid: int) -> tuple[int, bool]:
+    """How often the first thread of *pid* has gone to sleep, and whether it sleeps now."""
+    text = Path(PROC, str(pid), "status").read_text()
+    switches = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M)
+    assert switches is not None
+    return int(switches[1]), "\nState:\tS" in text
 
 
 def waits(where: Path, tmpdir: str, *words: str) -> tuple[int, bytes, bytes, int]:
     """Status, output, what was said, and how much the second job could write before its turn."""
-    jobs = ["echo begun; read word <gate; echo first", "exec cat <flood"]
+    jobs = ["echo begun; read word <gate; echo first", "echo $$ >pid; exec cat <flood"]
+    os.mkfifo(where / "flood")
     with (
         fifo(where / "gate") as gate,
         running(
             where, "-j2", "--joblog", "log", *words, "sh", "-c", "{}", ":::", *jobs, TMPDIR=tmpdir
         ) as process,
     ):
-        with fifo(where / "flood") as fd:
-            taken = flood(fd, b"x" * 4096)
+        with fifo_that_is_read(where / "flood") as fd:
+            pid = int((where / "pid").read_text())
+            taken = flood(fd, b"x" * 4096, pid, process.pid)
             os.write(gate, b"go\n")
         out, err = process.communicate(timeout=DEADLINE_S)
         return process.returncode, out, err, taken
@@ -77,6 +123,7 @@ def test_a_job_waits_for_its_turn_when_what_it_writes_cannot_be_put_aside(
     assert NOWHERE.encode() in err
     lines = [line.rpartition(b"\t")[2] for line in out.split(b"\n")]
     assert lines == [b"begun", b"first", b"x" * taken]
+    print(taken)
     assert 0 < taken < MOST_BYTES
     assert len(log_of(tmp_path / "log")) == 2
 
