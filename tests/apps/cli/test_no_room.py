@@ -185,7 +185,8 @@ def test_jobs_that_write_much_come_out_one_after_the_other_in_bounded_memory(
         stderr=subprocess.STDOUT, TMPDIR=NOWHERE,
     ) as process:  # fmt: skip
         *letters, changes, memory_bytes = read_letters(process)
-        assert process.wait(DEADLINE_S) == 255
+        # In order, the second may have come to write only when it was its turn, or nearly.
+        assert process.wait(DEADLINE_S) in ((0, 255) if "-k" in words else (255,))
     assert letters == [MUCH_BYTES, MUCH_BYTES]
     assert changes == 1
     assert memory_bytes < MUCH_BYTES
