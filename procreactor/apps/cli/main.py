@@ -61,8 +61,13 @@ def _dry_run(options: Options) -> int:
         logged = read_logged(options.joblog)
     elif options.results_kind == "directory" and options.resume:
         results = new_results(options)
-    source = JobSource(options, logged, results, _wait_readable)
     said = bytearray()
+
+    def wait(fd: int) -> None:
+        _print(said)
+        _wait_readable(fd)
+
+    source = JobSource(options, logged, results, wait)
     try:
         while True:
             command = source.take()

@@ -575,6 +575,7 @@ def test_an_interrupted_dry_run_says_nothing_of_it(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdin.write(b"a\n")
         process.stdin.flush()
+        assert process.stdout.readline() == b"echo a\n"  # so it is no longer in its imports
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, err) == (-signal.SIGINT, b"")
