@@ -14,12 +14,14 @@ import signal
 import threading
 import traceback
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from leftovers import child_pids, open_fds
 from support import LACKS
 
+import procreactor
 from procreactor.core import binding
 from procreactor.kernel import children
 
@@ -33,6 +35,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if missing := needs & LACKS:
         pytest.skip(f"this world lacks {', '.join(sorted(missing))}")
 
+
+PACKAGE = Path(procreactor.__file__).parent
 
 _HAD_NO_THREAD = pytest.StashKey[str]()
 _NO_THREAD = re.compile(
@@ -53,7 +57,7 @@ def pytest_runtest_makereport(
     report = yield
     if "threads" in LACKS and call.excinfo is not None and not report.skipped:
         found = _NO_THREAD.search(_in_full(call.excinfo.value))
-        if found and "/procreactor/" not in found[1]:
+        if found and not Path(found[1]).is_relative_to(PACKAGE):
             item.stash[_HAD_NO_THREAD] = "this world lacks threads"
         if reason := item.stash.get(_HAD_NO_THREAD, ""):
             report.outcome, report.longrepr = "skipped", (str(item.path), 0, reason)
