@@ -8,17 +8,14 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from support import LACKS, PROC
 
 from procreactor.kernel import children
 
-__all__ = ["find_room", "groups", "needs_pidfds", "raise_open_files"]
+__all__ = ["WATCHES_BY_THREAD", "find_room", "groups", "raise_open_files"]
 
-needs_pidfds = pytest.mark.skipif(
-    "pidfd" not in children.in_use(),
-    reason="without pidfds a thread waits for each child: other limits, and later ones",
-)
+WATCHES_BY_THREAD = "pidfd" not in children.in_use()
+"""Then a child costs an fd more, as the thread has one too, and a task more."""
 
 SPARE_FDS = 400
 SPARE_PIDS = 100
@@ -52,12 +49,13 @@ def _raise_hard(hard: int, wanted: int) -> int:
 def find_room(wanted: int, fds_each: int) -> tuple[int, str]:
     """Return how many children there may be, at most *wanted*, and what is the reason.
 
-    The limit on open files is raised for that.
+    The limit on open files is raised for that. *fds_each* is what a child costs with a pidfd.
     """
+    fds_each += WATCHES_BY_THREAD
     fds = raise_open_files(wanted * fds_each + SPARE_FDS)
     rooms = [(wanted, "as many as are wanted")]
     rooms.append(((fds - SPARE_FDS) // fds_each, f"{fds:,} open files (ulimit -n)"))
-    rooms += ((most - SPARE_PIDS, why) for most, why in _pids())
+    rooms += (((most - SPARE_PIDS) // (1 + WATCHES_BY_THREAD), why) for most, why in _pids())
     if "close_range" in LACKS:
         rooms.append((SWEPT, "each closes the fds of all before it one by one"))
     rooms += ((free // BYTES_EACH, why) for free, why in _memory())
