@@ -75,6 +75,9 @@ class Act:
 
     needs_root: bool = False
     needs_cgroup: bool = False
+    needs_proc: bool = False
+    """Whether a tree is looked for; without /proc only its leader is found."""
+
     is_long: bool = False
     """Whether it makes so many calls that fewer of equal ones have to do."""
 
@@ -544,8 +547,8 @@ ACTS: Mapping[str, Act] = {
     "a signal": Act(_signal),
     "a signal, without pidfds": Act(_signal, disable="pidfd"),
     "disconnectAll": Act(_let_go),
-    "a signal to a tree": Act(partial(_signal_tree, name="TERM"), is_long=True),
-    "a kill of a tree": Act(partial(_signal_tree, name="KILL"), is_long=True),
+    "a signal to a tree": Act(partial(_signal_tree, name="TERM"), needs_proc=True, is_long=True),
+    "a kill of a tree": Act(partial(_signal_tree, name="KILL"), needs_proc=True, is_long=True),
     "a signal to a cgroup": _in_group(_signal_a_group, is_long=True),
     "a cgroup": _in_group(_make_a_group, has_reactor=False, is_thorough=True),
     "a spawn into a cgroup": _in_group(_start_in_a_group, is_thorough=True),

@@ -9,13 +9,14 @@ installed package as it is, with the real kernel for all other calls. Facts that
   from libc. So read, close or mmap can be struck, and not those that the interpreter needs itself.
 - What has been learnt from a blow stays learnt (csrc/ladder.c), so each blow has a process of its
   own: a fork of one that is warm, or cold, as the act wants it.
-- The listener is fetched by its number, with pidfd_getfd(2): the process cannot send it, because
-  every call that it makes may wait for us.
+- A second process shares the fds of the watched one, and is older than the filter: the hands. It
+  closes an fd there, or sends us a copy (SCM_RIGHTS), that of the listener too: the watched one
+  cannot, because every call that it makes may wait for us, nor could a thread of it, which would
+  wait for the interpreter's lock. No pidfd is needed, so this is played where there are none.
 
 What else a kernel does when it says so is done here too, or the blow would be a lie:
 
-- A close that fails has closed the fd all the same (close(2)). A thread of the process, older than
-  the filter, does that.
+- A close that fails has closed the fd all the same (close(2)). The hands do that.
 - A short read or write is a real one, of one byte: made by us, on a copy of the fd, into or from
   the memory of the process. Nothing is lost, nothing is made up.
 """
@@ -34,7 +35,6 @@ import socket
 import stat
 import struct
 import tempfile
-import threading
 import time
 import traceback
 from collections import Counter
@@ -44,6 +44,7 @@ from functools import partial
 from typing import IO, Any, NamedTuple
 
 from seccomp import NUMBERS, Question, answer, listen, receive
+from support import LACKS, PROC
 
 from procreactor import _core
 
@@ -72,7 +73,10 @@ _EPOLL_OPERATIONS = ("", "ADD", "DEL", "MOD")
 _KINDS = {stat.S_IFIFO: "pipe", stat.S_IFCHR: "terminal"}
 _WITH_A_KIND = frozenset({"getdents64", "pread64", "read", "write", "writev"})
 _CLONE_INTO_CGROUP = 0x200000000
-_PIDFD_GETFD = 438
+_CLONE_FILES, _CLONE_PARENT = 0x400, 0x8000
+_CLOSE, _SEND = 1, 2
+"""What the hands are told to do with an fd."""
+
 _REPORT_BYTES = 12
 """What a child reports to the C core when it fails."""
 
@@ -82,7 +86,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 @functools.cache
 def _core_addresses() -> range:
     """Where the instructions of the C core lie, in this process and in its forks."""
-    with open("/proc/self/maps") as maps:
+    with open(f"{PROC}/self/maps") as maps:
         for line in maps:
             where, rights, *_, file = line.split(maxsplit=5)
             if file.strip() == _core.__file__ and "x" in rights:
@@ -172,6 +176,8 @@ def play(function: Callable[[Listen], object], blow: Blow | None) -> Play:
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+            hands.shutdown(socket.SHUT_RDWR)
+            _wait_for_hands()
 
 
 # --- the watched ----------------------------------------------------------------------------------
@@ -186,19 +192,41 @@ def _be_watched(
 ) -> None:
     said: object
     try:
-        faulthandler.dump_traceback_later(DEADLINE_S - 5, exit=True, file=notes)
-        threading.Thread(target=_close_as_told, args=(tasks,), daemon=True).start()
+        _start_hands(tasks)
+        if "threads" not in LACKS:
+            faulthandler.dump_traceback_later(DEADLINE_S - 5, exit=True, file=notes)
         said = {"said": function(partial(_submit, blow, report))}
     except BaseException:
         said = {"failed": traceback.format_exc()}
-    report.sendall(json.dumps(said).encode())
+    report.sendall(json.dumps(said).encode() + b"\n")  # the hands hold it too: it has no end
     os._exit(0)
 
 
-def _close_as_told(tasks: socket.socket) -> None:
-    while number := tasks.recv(4):
-        os.close(struct.unpack("i", number)[0])
-        tasks.sendall(number)
+def _start_hands(tasks: socket.socket) -> None:
+    """Start the process that shares our fds: a child of our parent, for we are to have none."""
+    flags = _CLONE_FILES | _CLONE_PARENT | signal.SIGCHLD
+    pid = _libc.syscall(NUMBERS["clone"], flags, 0, 0, 0, 0)
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if pid == 0:
+        try:
+            _do_as_told(tasks)
+        finally:
+            os._exit(0)
+
+
+def _do_as_told(tasks: socket.socket) -> None:
+    """Answer each task with a byte. What is opened here, the watched process would have."""
+    while task := tasks.recv(8):
+        what, fd = struct.unpack("ii", task)
+        try:
+            if what == _CLOSE:
+                os.close(fd)
+                tasks.sendall(b"y")
+            else:
+                socket.send_fds(tasks, [b"y"], [fd])
+        except OSError:
+            tasks.sendall(b"n")
 
 
 def _submit(blow: Blow | None, report: socket.socket) -> None:
@@ -214,12 +242,12 @@ def _submit(blow: Blow | None, report: socket.socket) -> None:
 # --- the supervisor -------------------------------------------------------------------------------
 
 
-def _fetch(pidfd: int, fd: int) -> int:
-    """Return a copy of *fd* of another process."""
-    copy: int = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
-    if copy < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return copy
+def _wait_for_hands() -> None:
+    """Reap them, where there are any: of all children of this process the only one."""
+    try:
+        os.wait()
+    except ChildProcessError:
+        pass
 
 
 class _Supervisor:
@@ -235,6 +263,8 @@ class _Supervisor:
         self._blow = blow
         self._report = report
         self._hands = hands
+        for talk in (report, hands):
+            talk.settimeout(DEADLINE_S)  # the hands hold the other ends too, and end after us
         self._notes = notes
         self._core = _core_addresses()
         self._calls: Calls = Counter()
@@ -243,17 +273,13 @@ class _Supervisor:
 
     def supervise(self) -> Play:
         """Answer the process's calls until it has ended; OSError when that cannot be done here."""
-        self._pidfd = os.pidfd_open(self._pid)
+        number = self._report.recv(4)
+        assert len(number) == 4, self._last_words()
+        listener = self._wait_for_listener(struct.unpack("i", number)[0])
         try:
-            number = self._report.recv(4)
-            assert len(number) == 4, self._last_words()
-            listener = self._wait_for_listener(struct.unpack("i", number)[0])
-            try:
-                said = json.loads(self._serve(listener))
-            finally:
-                os.close(listener)
+            said = json.loads(self._serve(listener))
         finally:
-            os.close(self._pidfd)
+            os.close(listener)
         assert "said" in said, said.get("failed")
         return Play(said["said"], self._calls, self._has_struck)
 
@@ -261,9 +287,10 @@ class _Supervisor:
         end_s = time.monotonic() + DEADLINE_S
         while True:
             try:
-                return _fetch(self._pidfd, number)
-            except OSError as error:
-                if error.errno != errno.EBADF or time.monotonic() > end_s:
+                return self._fetch(number)
+            except OSError:
+                assert not self._has_ended(), self._last_words()
+                if time.monotonic() > end_s:
                     raise
             os.sched_yield()
 
@@ -272,19 +299,37 @@ class _Supervisor:
         said = b""
         report = self._report.fileno()
         while ready := select.select([listener, report], [], [], DEADLINE_S)[0]:
-            if listener in ready and (question := receive(listener)):
-                self._answer(listener, question)
+            if listener in ready:
+                if question := receive(listener):
+                    self._answer(listener, question)
+                elif self._has_ended() and report not in ready:
+                    raise AssertionError(self._last_words())
             if report in ready:
                 data = self._report.recv(65536)
-                if not data:
-                    assert said, self._last_words()
-                    return said
+                assert data, self._last_words()
                 said += data
+                if said.endswith(b"\n"):
+                    return said
         raise AssertionError(f"nothing within {DEADLINE_S} s")
+
+    def _has_ended(self) -> bool:
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._pid, how) is not None
+
+    def _fetch(self, fd: int) -> int:
+        """Return a copy of *fd* of the watched process."""
+        self._hands.sendall(struct.pack("ii", _SEND, fd))
+        _, copies, _, _ = socket.recv_fds(self._hands, 1, 1)
+        if not copies:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return copies[0]
 
     def _last_words(self) -> str:
         self._notes.seek(0)
-        return f"it ended without a result: {self._notes.read().decode(errors='replace')}"
+        said = self._notes.read()
+        while select.select([self._report], [], [], 0)[0] and (more := self._report.recv(65536)):
+            said += more
+        return f"it ended without a result: {said.decode(errors='replace')}"
 
     def _answer(self, listener: int, question: Question) -> None:
         if self._has_struck:
@@ -342,19 +387,11 @@ class _Supervisor:
         return self._kind(first) if name in _WITH_A_KIND else ""
 
     def _path_of(self, fd: int) -> str:
-        copy = _fetch(self._pidfd, fd)
-        try:
-            return os.readlink(f"/proc/self/fd/{copy}")
-        finally:
-            os.close(copy)
+        return os.readlink(f"{PROC}/{self._pid}/fd/{fd}")
 
     def _kind(self, fd: int) -> str:
-        copy = _fetch(self._pidfd, fd)
-        try:
-            mode = stat.S_IFMT(os.fstat(copy).st_mode)
-            path = os.readlink(f"/proc/self/fd/{copy}")
-        finally:
-            os.close(copy)
+        mode = stat.S_IFMT(os.stat(f"{PROC}/{self._pid}/fd/{fd}").st_mode)
+        path = self._path_of(fd)
         if mode in (stat.S_IFREG, stat.S_IFDIR):
             return _place(path) or "file"
         return _KINDS.get(mode, "eventfd")
@@ -365,7 +402,7 @@ class _Supervisor:
         return self._memory(pid, address, 256).split(b"\0")[0]
 
     def _memory(self, pid: int, address: int, size: int) -> bytes:
-        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        with open(f"{PROC}/{pid}/mem", "rb", buffering=0) as memory:
             memory.seek(address)
             return memory.read(size)
 
@@ -377,8 +414,8 @@ class _Supervisor:
         if self._blow.error == SHORT:
             return self._make_short(listener, question)
         if self._blow.name == "close":
-            self._hands.sendall(struct.pack("i", question.arguments[0]))
-            assert self._hands.recv(4)
+            self._hands.sendall(struct.pack("ii", _CLOSE, question.arguments[0]))
+            assert self._hands.recv(1) == b"y"
         answer(listener, question, error=self._blow.error)
         return True
 
@@ -386,13 +423,13 @@ class _Supervisor:
         fd, address, size = question.arguments[:3]
         if size == _REPORT_BYTES:
             return False  # so few come together, or not at all (pipe(7), PIPE_BUF)
-        copy = _fetch(self._pidfd, fd)
+        copy = self._fetch(fd)
         try:
             if self._blow.name == "splice":
                 answer(listener, question, value=self._splice_one(copy, question.arguments[2]))
             elif self._blow.name.startswith("read"):
                 data = os.read(copy, 1)
-                with open(f"/proc/{question.pid}/mem", "r+b", buffering=0) as memory:
+                with open(f"{PROC}/{question.pid}/mem", "r+b", buffering=0) as memory:
                     memory.seek(address)
                     memory.write(data)
                 answer(listener, question, value=len(data))
@@ -408,7 +445,7 @@ class _Supervisor:
         return True
 
     def _splice_one(self, source: int, target: int) -> int:
-        copy = _fetch(self._pidfd, target)
+        copy = self._fetch(target)
         try:
             return os.splice(source, copy, 1)
         finally:
@@ -417,14 +454,14 @@ class _Supervisor:
 
 def _place(path: str) -> str:
     """Whose file it is: one that the kernel makes up has errors of its own."""
-    if path.startswith("/proc/") or path == "/proc":
+    if f"{path}/".startswith(("/proc/", f"{PROC}/")):
         return "proc"
     return "cgroup" if f"{path}/".startswith(_cgroup_mounts()) else ""
 
 
 @functools.cache
 def _cgroup_mounts() -> tuple[str, ...]:
-    with open("/proc/self/mounts") as mounts:
+    with open(f"{PROC}/self/mounts") as mounts:
         rows = [line.split() for line in mounts]
     return tuple(f"{row[1]}/" for row in rows if row[2] == "cgroup2")
 

@@ -33,7 +33,7 @@ from faults.calls import CALLS, DATABASE, ENDS, LIBC_CALLS, UNREACHED, find_call
 from faults.supervision import Blow, Calls, Listen, begin_act, can_supervise, end_act, play
 from fdtables import Entry, assert_same, landing_slots, own_table
 from seccomp import needs_seccomp
-from support import DEADLINE_S, LACKS
+from support import DEADLINE_S, PROC
 from woods import homes
 
 from procreactor.kernel import children
@@ -58,7 +58,7 @@ PR_GET_DUMPABLE = 3
 WAIT_FOR_ALL = 0x40000000
 """__WALL of waitid(2): also for a child that has no exit signal."""
 
-ACTIONS = Path("/proc/sys/kernel/seccomp/actions_avail")
+ACTIONS = Path(PROC, "sys/kernel/seccomp/actions_avail")
 SYSTEM_CALLS = Path(__file__).resolve().parents[2] / "csrc" / "sys.h"
 
 # --- one performance, in a process of its own -----------------------------------------------------
@@ -210,31 +210,36 @@ def has_user_filters() -> bool:
     return "user_notif" in ACTIONS.read_text().split() if ACTIONS.exists() else False
 
 
+def all_acts() -> Iterator[Any]:
+    """Yield the name of each act, marked with what of a world it needs."""
+    for name, act in ACTS.items():
+        needs = {"cgroup": act.needs_cgroup, "/proc": act.needs_proc}
+        marks = [pytest.mark.needs(what) for what, is_needed in needs.items() if is_needed]
+        yield pytest.param(name, marks=marks, id=name)
+
+
 @needs_seccomp
-@pytest.mark.skipif("PROCREACTOR_TESTS_LACK" in os.environ, reason="in a poorer world")
 @pytest.mark.skipif(not has_user_filters(), reason="this kernel has no filters that ask")
 def test_nothing_is_left_out_where_system_calls_could_be_watched() -> None:
     """Else a run in which all below was left out would be green, and show nothing."""
-    assert is_supervision_to_be_had(), "seccomp, pidfd_getfd or /proc is kept from us"
+    assert is_supervision_to_be_had(), "seccomp or /proc is kept from us"
 
 
 @needs_seccomp
 @pytest.mark.timeout(0 if STRIKES_ALL else 300)
-@pytest.mark.parametrize("name", ACTS)
+@pytest.mark.parametrize("name", list(all_acts()))
 def test_any_call_may_fail(name: str) -> None:
     if ACTS[name].needs_root and os.geteuid() != 0:
         pytest.skip("needs root")
-    if ACTS[name].needs_cgroup and "cgroup" in LACKS:
-        pytest.skip("needs a cgroup of its own")
     if not is_supervision_to_be_had():
-        pytest.skip("system calls cannot be watched here (seccomp, pidfd_getfd, /proc)")
+        pytest.skip("system calls cannot be watched here (seccomp, /proc)")
     found = alone(sweep, name, disable=ACTS[name].disable, deadline_s=SWEEP_S)
     assert not found["unknown"], "calls that calls.py does not know"
     assert not found["failures"], "\n".join(found["failures"])
     STRUCK[name] = {(site, name) for site, name in found["struck"]}
 
 
-@pytest.mark.needs("pidfd_send_signal")
+@pytest.mark.needs("pidfd_open", "pidfd_send_signal")
 def test_every_call_that_may_fail_was_struck() -> None:
     if set(STRUCK) != set(ACTS):
         pytest.skip("not all acts were performed in this run")
