@@ -144,6 +144,8 @@ class Hunt:
             if is_shortage(error):
                 self._kill_unseen()  # no longer adopting either
             raise
+        finally:
+            processes.reap_strays()  # those of this kill, or of one before, that have ended by now
 
     def _stop_all(self, end_s: float) -> None:
         """As far as that can be done until *end_s*: whatever it comes to, all is to be killed."""
