@@ -185,6 +185,22 @@ int current_dumpable(void)
     return prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+int __lsan_do_recoverable_leak_check(void);
+#endif
+
+void check_no_leaks(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    uid_t real, effective, saved;
+    getresuid(&real, &effective, &saved);
+    if (real != effective || effective != saved || current_dumpable() != 1)
+        return; /* it may not be traced, not by itself either, which is how leaks are looked for */
+    if (__lsan_do_recoverable_leak_check())
+        FAIL("memory is lost");
+#endif
+}
+
 void run_apart(void (*fn)(void *), void *argument)
 {
     int status;

@@ -118,6 +118,10 @@ uint64_t current_mask(void);
 /* PR_GET_DUMPABLE: whether the process may be traced, and its /proc is its own. */
 int current_dumpable(void);
 
+/* In the build with AddressSanitizer: no memory is allocated that nothing points to.  It looks for that
+ * itself at the end of a case, and not in a process of the case's own, which ends by _exit. */
+void check_no_leaks(void);
+
 /* Run fn(argument) in a forked process, with checks of its own; the case fails with it. */
 void run_apart(void (*fn)(void *), void *argument);
 

@@ -531,6 +531,7 @@ static void strike(void *opaque)
     if (code != blow->act->usually)
         FAIL("afterwards, unstruck, the act failed: %s", strerror(-code));
     check_stock(&before);
+    check_no_leaks();
 }
 
 /* Under valgrind, where a blow takes half a second, one in so many falls. */

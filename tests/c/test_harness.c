@@ -156,6 +156,20 @@ MUST_FAIL(leaked_memory_fails, "LeakSanitizer")
     (void)leaked;
 }
 
+static void leak_there(void *unused)
+{
+    void *volatile leaked = malloc(100);
+    leaked = NULL;
+    (void)leaked;
+    (void)unused;
+    check_no_leaks();
+}
+
+MUST_FAIL(leaked_memory_fails_in_a_process_of_the_case_too, "memory is lost")
+{
+    run_apart(leak_there, NULL);
+}
+
 MUST_FAIL(a_read_of_freed_memory_fails, "heap-use-after-free")
 {
     char *volatile bytes = malloc(10);
