@@ -45,7 +45,6 @@ def _can_have_a_cgroup() -> bool:
 
 
 LACKS = frozenset(_lacking())
-
 """What is not to be had in the world that the tests are in (tests/worlds), or on this machine."""
 
 LACKS_ALONE = frozenset[str]() if "bare processor" in LACKS else LACKS

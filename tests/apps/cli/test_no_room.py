@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,28 +64,42 @@ def flood(fd: int, piece: bytes, through: int, reader: int, most_bytes: int = 64
     """Write *piece* again and again, until it is not taken any more; return how many bytes were.
 
     It goes through the process *through*, which while the fifo is full sleeps for want of room
-    alone. Where it sleeps on while the *reader*, who takes breaks, goes to sleep a few times more,
-    it is none of his breaks that it waits for.
+    alone.
     """
-    taken = since = 0
-    last = (0, False)
+    taken = 0
+    stall = Stall(through, reader)
 
     def is_enough() -> bool:
-        nonlocal taken, since, last
+        nonlocal taken
         try:
             taken += os.write(fd, piece)
         except BlockingIOError:
-            looks, _ = sleeps_of(reader)
-            before, last = last, sleeps_of(through)
-            _, is_asleep = last
-            if not is_asleep or last != before:  # else it has slept all the while
-                since = looks
-            select.select([], [fd], [], 0.01)  # others need the processor
-            return looks - since > LOOKS
+            return stall.is_sure()
         return taken >= most_bytes
 
     wait_for(is_enough)
     return taken
+
+
+class Stall:
+    """Whether *writer* waits for the *reader*, and for none of the breaks that he takes.
+
+    Then it sleeps on while he goes to sleep a few times more.
+    """
+
+    def __init__(self, writer: int, reader: int) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._since = 0
+        self._last = (0, False)
+
+    def is_sure(self) -> bool:
+        looks, _ = sleeps_of(self._reader)
+        before, self._last = self._last, sleeps_of(self._writer)
+        _, is_asleep = self._last
+        if not is_asleep or self._last != before:  # else it has slept all the while
+            self._since = looks
+        return looks - self._since > LOOKS
 
 
 def sleeps_of(pid: int) -> tuple[int, bool]:
@@ -123,7 +137,6 @@ def test_a_job_waits_for_its_turn_when_what_it_writes_cannot_be_put_aside(
     assert NOWHERE.encode() in err
     lines = [line.rpartition(b"\t")[2] for line in out.split(b"\n")]
     assert lines == [b"begun", b"first", b"x" * taken]
-    print(taken)
     assert 0 < taken < MOST_BYTES
     assert len(log_of(tmp_path / "log")) == 2
 
@@ -178,15 +191,27 @@ def read_letters(process: subprocess.Popen[bytes]) -> tuple[int, int, int, int]:
 def test_jobs_that_write_much_come_out_one_after_the_other_in_bounded_memory(
     tmp_path: Path, words: list[str], stream: str
 ) -> None:
-    """Also what they write to standard error, though it is the same file as their output."""
-    script = f"head -c {MUCH_BYTES} /dev/zero | tr '\\0' $0 {stream}"
-    with running(
-        tmp_path, "-j2", *words, "sh", "-c", script, ":::", "A", "B",
-        stderr=subprocess.STDOUT, TMPDIR=NOWHERE,
-    ) as process:  # fmt: skip
+    """Also what they write to standard error, though it is the same file as their output.
+
+    In order, the first one writes nothing before the second has written what there is room for.
+    """
+    begin = "test $0 = B || read word <gate; " if "-k" in words else ""
+    write = f"echo $$ >$0; exec tr '\\0' $0 {stream}"
+    script = f"{begin}head -c {MUCH_BYTES} /dev/zero | sh -c {shlex.quote(write)} $0"
+    with (
+        fifo(tmp_path / "gate") as gate,
+        running(
+            tmp_path, "-j2", *words, "sh", "-c", script, ":::", "A", "B",
+            stderr=subprocess.STDOUT, TMPDIR=NOWHERE,
+        ) as process,
+    ):  # fmt: skip
+        if begin:
+            wait_for(lambda: (tmp_path / "B").exists() and (tmp_path / "B").read_text()[-1:])
+            stall = Stall(int((tmp_path / "B").read_text()), process.pid)
+            wait_for(stall.is_sure)
+            os.write(gate, b"go\n")
         *letters, changes, memory_bytes = read_letters(process)
-        # In order, the second may have come to write only when it was its turn, or nearly.
-        assert process.wait(DEADLINE_S) in ((0, 255) if "-k" in words else (255,))
+        assert process.wait(DEADLINE_S) == 255
     assert letters == [MUCH_BYTES, MUCH_BYTES]
     assert changes == 1
     assert memory_bytes < MUCH_BYTES
