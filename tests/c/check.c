@@ -107,15 +107,31 @@ void skip_under_valgrind(const char *why)
         skip("under valgrind %s", why);
 }
 
+/* --- /proc ------------------------------------------------------------------------------------ */
+
+const char proc_variable[] = "PROCREACTOR_TESTS_PROC";
+
+const char *proc_path(const char *format, ...)
+{
+    static char path[512];
+    const char *copy = getenv(proc_variable);
+    int size = snprintf(path, sizeof path, "%s/", copy ? copy : "/proc");
+    va_list words;
+    va_start(words, format);
+    vsnprintf(path + size, sizeof path - (size_t)size, format, words);
+    va_end(words);
+    return path;
+}
+
 /* --- what a case may not leave behind --------------------------------------------------------- */
 
 void list_fds(struct fd_list *list)
 {
-    DIR *directory = opendir("/proc/self/fd");
+    DIR *directory = opendir(proc_path("self/fd"));
     struct dirent *entry;
     list->count = 0;
     if (!directory)
-        FAIL("cannot list /proc/self/fd: %s", strerror(errno));
+        FAIL("cannot list %s: %s", proc_path("self/fd"), strerror(errno));
     while ((entry = readdir(directory))) {
         struct stat facts;
         int fd = atoi(entry->d_name);
@@ -301,18 +317,15 @@ static void read_first_line(const char *path, char *line, int size)
 /* Of each thread of one process: its name and number, state and ticks, and the call that it is in. */
 static void tell_threads(int output, pid_t pid)
 {
-    char path[64], stat[512], call[256];
-    snprintf(path, sizeof path, "/proc/%d/task", pid);
-    DIR *threads = opendir(path);
+    char stat[512], call[256];
+    DIR *threads = opendir(proc_path("%d/task", pid));
     struct dirent *entry;
     while (threads && (entry = readdir(threads))) {
         char state = '?';
         long user = 0, system = 0;
         int tid = atoi(entry->d_name);
-        snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, tid);
-        read_first_line(path, stat, sizeof stat);
-        snprintf(path, sizeof path, "/proc/%d/task/%d/syscall", pid, tid);
-        read_first_line(path, call, sizeof call);
+        read_first_line(proc_path("%d/task/%d/stat", pid, tid), stat, sizeof stat);
+        read_first_line(proc_path("%d/task/%d/syscall", pid, tid), call, sizeof call);
         char *end = strrchr(stat, ')');
         if (!end)
             continue;
@@ -332,7 +345,7 @@ static void tell_hang(int output, pid_t group)
     struct iovec here = {words, sizeof words - 1}, there = {context, sizeof words - 1};
     if (process_vm_readv(group, &here, 1, &there, 1, 0) > 0) /* it is a fork of this process */
         dprintf(output, "  at: %s\n", words);
-    DIR *all = opendir("/proc");
+    DIR *all = opendir(proc_path("."));
     struct dirent *entry;
     while (all && (entry = readdir(all))) {
         pid_t pid = atoi(entry->d_name);

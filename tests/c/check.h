@@ -90,6 +90,11 @@ int rounds(int count);
 /* For what valgrind answers in the kernel's place, or holds open itself. */
 void skip_under_valgrind(const char *why);
 
+/* "/proc/" and these words, in static memory that the next call writes over.  Where the tests run without
+ * /proc (tests/worlds), its copy, which PROCREACTOR_TESTS_PROC names: the core is to find none, and we are. */
+const char *proc_path(const char *format, ...) __attribute__((format(printf, 1, 2)));
+extern const char proc_variable[];
+
 /* Every open fd of this process with the file behind it. */
 enum { FD_LIST_ROOM = 4096 };
 struct fd_list {

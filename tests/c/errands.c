@@ -226,9 +226,7 @@ bool complete(struct errand *what, int code, const char *out)
 
 static void read_status(const char *thread, char *text, size_t size)
 {
-    char path[300];
-    snprintf(path, sizeof path, "/proc/self/task/%s/status", thread);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(proc_path("self/task/%s/status", thread), O_RDONLY | O_CLOEXEC);
     ssize_t got = fd < 0 ? 0 : read(fd, text, size - 1);
     text[got > 0 ? got : 0] = 0;
     close(fd);
@@ -237,7 +235,7 @@ static void read_status(const char *thread, char *text, size_t size)
 struct thread_look look_at_threads(void)
 {
     struct thread_look look = {.blocked = ~UINT64_C(0)};
-    DIR *directory = opendir("/proc/self/task");
+    DIR *directory = opendir(proc_path("self/task"));
     struct dirent *entry;
     CHECK(directory != NULL);
     while ((entry = readdir(directory))) {

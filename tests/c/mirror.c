@@ -3,7 +3,8 @@
  *   mirror fd [exit code]      the facts go to that fd, one per line; the exit code is 0
  *
  * Lines: "fd N device:inode" for each open fd but that one, argv and env words, and the state that a
- * spawn may set.  "SigBlk" and the like are the lines of /proc/self/status.
+ * spawn may set.  "SigBlk" and the like are the lines of /proc/self/status.  Where there is no /proc,
+ * PROCREACTOR_TESTS_PROC names its copy; that word of the environment is not written down.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -18,9 +19,20 @@
 
 extern char **environ;
 
+static const char proc_variable[] = "PROCREACTOR_TESTS_PROC";
+
+/* Of this process, in static memory. */
+static const char *proc_path(const char *name)
+{
+    static char path[512];
+    const char *copy = getenv(proc_variable);
+    snprintf(path, sizeof path, "%s/self/%s", copy ? copy : "/proc", name);
+    return path;
+}
+
 static void write_fds(FILE *out)
 {
-    DIR *directory = opendir("/proc/self/fd");
+    DIR *directory = opendir(proc_path("fd"));
     struct dirent *entry;
     while (directory && (entry = readdir(directory))) {
         struct stat facts;
@@ -38,7 +50,7 @@ static void write_fds(FILE *out)
 static void write_status(FILE *out)
 {
     char line[8192];
-    FILE *status = fopen("/proc/self/status", "r");
+    FILE *status = fopen(proc_path("status"), "r");
     while (status && fgets(line, sizeof line, status))
         if (strncmp(line, "Sig", 3) == 0 || strncmp(line, "Groups", 6) == 0
             || strncmp(line, "Cap", 3) == 0 || strncmp(line, "NoNewPrivs", 10) == 0)
@@ -82,7 +94,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < argc; i++)
         fprintf(out, "argument %s\n", argv[i]);
     for (char **word = environ; *word; word++)
-        fprintf(out, "environment %s\n", *word);
+        if (strncmp(*word, proc_variable, strlen(proc_variable)) != 0)
+            fprintf(out, "environment %s\n", *word);
     write_process(out);
     write_limit(out, "core", RLIMIT_CORE);
     write_limit(out, "nofile", RLIMIT_NOFILE);

@@ -151,6 +151,16 @@ int scene_map(struct scene *scene, int child_fd, int source)
     return (int)row;
 }
 
+void scene_let_mirror_read_proc(struct scene *scene)
+{
+    char word[300];
+    const char *copy = getenv(proc_variable);
+    if (!copy)
+        return;
+    snprintf(word, sizeof word, "%s=%s", proc_variable, copy);
+    scene_environment(scene, word);
+}
+
 void scene_shell(struct scene *scene, const struct mode *mode, const char *script)
 {
     scene_begin(scene, mode, "/bin/sh");
@@ -166,6 +176,7 @@ void scene_mirror(struct scene *scene, const struct mode *mode, int child_fd)
     scene_begin(scene, mode, mirror_path);
     scene_argument(scene, number);
     scene_map(scene, child_fd, PR_WE_READ);
+    scene_let_mirror_read_proc(scene);
 }
 
 void scene_identity(struct scene *scene, uint32_t uid, uint32_t gid)
@@ -346,9 +357,8 @@ const char *fd_line(int child_fd, int fd)
 
 void list_watched(int epoll_fd, struct watched *watched)
 {
-    char path[64], line[256];
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", epoll_fd);
-    FILE *file = fopen(path, "re");
+    char line[256];
+    FILE *file = fopen(proc_path("self/fdinfo/%d", epoll_fd), "re");
     CHECK(file != NULL);
     watched->count = 0;
     while (fgets(line, sizeof line, file)) {

@@ -63,6 +63,10 @@ void scene_shell(struct scene *scene, const struct mode *mode, const char *scrip
 /* The mirror, writing to `child_fd`, which we read (row 0). */
 void scene_mirror(struct scene *scene, const struct mode *mode, int child_fd);
 
+/* What scene_mirror() adds to the environment where /proc is elsewhere (see proc_path), for a mirror that
+ * was begun otherwise. */
+void scene_let_mirror_read_proc(struct scene *scene);
+
 void scene_identity(struct scene *scene, uint32_t uid, uint32_t gid);
 
 /* pr_spawn, with all that the header says of every result checked.  Returns what it returned. */

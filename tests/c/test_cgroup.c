@@ -23,11 +23,19 @@ static const struct mode ways[] = {
 
 static char group[4096];
 
+/* "cat /proc/self/cgroup", in static memory. */
+static const char *tell_cgroup(void)
+{
+    static char script[600];
+    snprintf(script, sizeof script, "cat %s", proc_path("self/cgroup"));
+    return script;
+}
+
 /* A cgroup of our own below the mount of cgroup v2; skips where there is none to be had.  Not with the
  * package's own prefix: what has that and no owner is removed by the next program that uses it. */
 static int make_group(void)
 {
-    FILE *mounts = setmntent("/proc/self/mounts", "r");
+    FILE *mounts = setmntent(proc_path("self/mounts"), "r");
     struct mntent *mount;
     group[0] = 0;
     while (mounts && (mount = getmntent(mounts)))
@@ -51,7 +59,7 @@ static void remove_group(int fd)
 TEST_IN_MODES(a_child_is_in_the_cgroup_that_was_asked_for, ways)
 {
     int fd = make_group();
-    scene_shell(&scene, mode, "cat /proc/self/cgroup");
+    scene_shell(&scene, mode, tell_cgroup());
     scene.request.cgroup_fd = fd;
     scene_start(&scene);
     bool is_there = strstr(scene_read(&scene, 0), strrchr(group, '/'));
@@ -64,7 +72,7 @@ static void enter_by_hand(int error)
 {
     int fd = make_group();
     uint32_t features = pr_features();
-    scene_shell(&scene, NULL, "cat /proc/self/cgroup");
+    scene_shell(&scene, NULL, tell_cgroup());
     scene.request.cgroup_fd = fd;
     twin_fail(SYS_clone3, 1, error);
     scene_start(&scene);

@@ -567,7 +567,8 @@ struct call_log {
     } calls[8192];
 };
 
-/* Of the 62 rt_sigactions, which are all alike, the first and the last of each run are struck. */
+/* A child makes 62 rt_sigactions in a row, and without /proc and close_range a ppoll for each 512 of a
+ * million fds.  They are all alike: the first and the last of each run are struck. */
 static void read_log(struct call_log *log)
 {
     log->count = 0;
@@ -577,7 +578,8 @@ static void read_log(struct call_log *log)
             int nth = 0;
             for (int i = 0; i <= at; i++)
                 nth += twin_log_at(side, i) == number;
-            bool inside = number == SYS_rt_sigaction && at > 0 && at + 1 < twin_logged(side)
+            bool is_alike = number == SYS_rt_sigaction || (number == SYS_ppoll && side == TWIN_CHILD);
+            bool inside = is_alike && at > 0 && at + 1 < twin_logged(side)
                           && twin_log_at(side, at - 1) == number
                           && twin_log_at(side, at + 1) == number;
             if (number < 0 || inside)
@@ -830,16 +832,14 @@ static int busy_program;
 
 static void prepare_busy_program(const struct mode *mode)
 {
-    char path[64];
     (void)mode;
     busy_program = memfd_create("busy", MFD_CLOEXEC);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", busy_program);
-    CHECK(open(path, O_WRONLY | O_CLOEXEC) >= 0); /* a memfd is not busy by being created */
+    CHECK(open(proc_path("self/fd/%d", busy_program), O_WRONLY | O_CLOEXEC) >= 0); /* a memfd is not busy by being created */
 }
 
 static int spawn_busy_program(const struct mode *mode)
 {
-    scene_begin(&scene, mode, "/proc/self/fd/7");
+    scene_begin(&scene, mode, proc_path("self/fd/7"));
     scene_map(&scene, 7, busy_program);
     int code = scene_spawn(&scene);
     if (code)
@@ -1338,6 +1338,12 @@ TEST(any_call_of_a_timer_may_fail)
     sweep(&setting, NULL);
 }
 
+/* Not made where there is no /proc. */
+static bool is_for_proc(long number)
+{
+    return number == SYS_getdents64 && access("/proc/self/fd", F_OK) < 0;
+}
+
 TEST(every_call_that_can_fail_was_struck)
 {
     skip_unless_root(); /* others do not see the calls of an identity */
@@ -1345,7 +1351,7 @@ TEST(every_call_that_can_fail_was_struck)
     if (!find_struck("pipe2") || !find_struck("timerfd_settime"))
         skip("not all cases of the sweep were run");
     for (int i = 0; i < FAILING_CALLS; i++)
-        if (failing_calls[i].errors[0] && !struck[i])
+        if (failing_calls[i].errors[0] && !struck[i] && !is_for_proc(failing_calls[i].number))
             FAIL("%s was never struck", failing_calls[i].name);
     for (int i = 0; i < CONSEQUENCES; i++)
         for (int step = 0; step < MOST_STAGES && consequences[i].stages[step]; step++)

@@ -55,7 +55,7 @@ MUST_FAIL(an_fd_closed_that_was_not_the_cases_fails, "closed, and was not ours")
 
 MUST_FAIL(an_fd_that_became_another_file_fails, "is not the file that it was")
 {
-    int file = open("/proc/self/status", O_RDONLY);
+    int file = open(proc_path("self/status"), O_RDONLY);
     dup2(file, 0);
     close(file);
 }

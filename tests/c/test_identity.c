@@ -60,6 +60,7 @@ static void begin(void)
     scene_begin(&scene, NULL, public_mirror);
     scene_argument(&scene, "1");
     scene_map(&scene, 1, PR_WE_READ);
+    scene_let_mirror_read_proc(&scene);
 }
 
 /* --- who the child is ------------------------------------------------------------------------- */

@@ -188,10 +188,9 @@ TEST(a_child_whose_first_thread_has_ended_has_not_ended)
     if (pid == 0)
         leave_threads_behind();
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    char path[64], state[512] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    char state[512] = "";
     while (!strstr(state, ") Z")) {
-        int stat = open(path, O_RDONLY | O_CLOEXEC);
+        int stat = open(proc_path("%d/stat", pid), O_RDONLY | O_CLOEXEC);
         CHECK(read(stat, state, sizeof state - 1) > 0);
         close(stat);
         if (pr_reap(pidfd, pid, &end) == 0)

@@ -739,7 +739,7 @@ TEST(a_stop_that_is_blocked_is_still_there_in_the_program)
 {
     skip_under_valgrind("a signal is kept from us");
     scene_begin(&scene, NULL, "/bin/cat");
-    scene_argument(&scene, "/proc/self/status");
+    scene_argument(&scene, proc_path("self/status"));
     scene_map(&scene, 1, PR_WE_READ);
     scene.request.flags |= PR_FLAG_SIGMASK;
     scene.request.signal_mask = UINT64_C(1) << (SIGTSTP - 1);
