@@ -194,6 +194,7 @@ PR_CALL(close_range, (unsigned first, unsigned last, unsigned flags), first, las
 PR_CALL(fstat, (int fd, struct stat *facts), fd, facts)
 PR_CALL(openat, (int directory, const char *path, int flags), directory, path, flags)
 PR_CALL(read, (int fd, void *buffer, size_t size), fd, buffer, size)
+PR_CALL(pread64, (int fd, void *buffer, size_t size, long offset), fd, buffer, size, offset)
 PR_CALL(write, (int fd, const void *buffer, size_t size), fd, buffer, size)
 PR_CALL(ioctl, (int fd, unsigned long request, long argument), fd, request, argument)
 PR_CALL(epoll_ctl, (int epoll_fd, int operation, int fd, struct epoll_event *event),

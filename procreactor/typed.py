@@ -25,7 +25,12 @@ __all__ = [
     "Protocol",
     "TypeAlias",
     "TypeVar",
+    "new_tuple",
 ]
+
+new_tuple = tuple.__new__
+"""``new_tuple(Point, (x, y))`` is what ``Point(x, y)`` is, without the call of a function,
+which a named tuple's constructor is. For what is made once per command; all fields are given."""
 
 TYPE_CHECKING = False
 """To a type checker it is true."""

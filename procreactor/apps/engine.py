@@ -48,7 +48,7 @@ from procreactor.loop.timers import Timer, TimerState
 from procreactor.transport.collected import CollectedChild, Sink
 from procreactor.transport.pool import ChildPool, Ended, thread_count
 from procreactor.transport.trees import Forest, Tree
-from procreactor.typed import Any, Generic, NamedTuple, TypeVar
+from procreactor.typed import Any, Generic, NamedTuple, TypeVar, new_tuple
 
 __all__ = ["MOST_AHEAD", "Done", "Engine", "Policy", "Task"]
 
@@ -541,7 +541,8 @@ class Engine(Generic[S]):
         task = self._tasks.get(ended.number)
         if task is None:
             return  # an interrupt came out of its start, or out of this
-        self._cancel_timer(task)
+        if task.timer is not None:
+            self._cancel_timer(task)
         task.child = None
         self._clear(task)
         heapq.heappush(self._free_slots, task.slot)
@@ -551,7 +552,7 @@ class Engine(Generic[S]):
         if ended.error is not None and ended.error.stage == _CANCELLED:
             self._tell_last(task)
             return
-        self._tell_or_retry(Done(task, ended, ended.error))
+        self._tell_or_retry(new_tuple(Done, (task, ended, ended.error)))
 
     def _tell_or_retry(self, done: Done[S]) -> None:
         task, _, error = done
@@ -595,8 +596,10 @@ class Engine(Generic[S]):
 
     def _clear(self, task: Task) -> None:
         """Let go of what belonged to one attempt."""
-        if task.plan is not None:
-            task.plan.close()
+        plan = task.plan
+        if plan is not None:
+            if plan.fds:
+                plan.close()
             task.plan = None
         tree, task.tree = task.tree, None
         if tree is not None and self._forest is not None:

@@ -71,6 +71,9 @@ class Planner:
         rlimits = limits.rlimits if limits is not None else None
         self._rlimits: Sequence[RlimitSetting] = plan_rlimits(rlimits or {}, "limits.rlimits")
         self._own_env = environments.plan(self._env, "env")  # or what is wrong with it
+        self._program: tuple[object, bytes] = (None, b"")
+        """The program of the last command, and what it is in bytes: mostly it is the next one's."""
+
         self._searched: tuple[bytes, object, tuple[bytes, ...]] = (b"", None, ())
         self._null = FileIO(os.devnull, "r+b")  # and no number, which an interrupt might lose
         out, err = (PipeEnd.WE_READ, PipeEnd.WE_READ) if capture else (1, 2)
@@ -91,13 +94,17 @@ class Planner:
     def plan(self, command: Command) -> Plan:
         """Return the plan of one start of *command*; the caller closes it."""
         argv = command.argv
-        if not isinstance(argv, list | tuple) or isinstance(argv, Command):
+        if type(argv) is not list and type(argv) is not tuple:
             _refuse_argv(argv)
         if command.timeout_s is not None:
             check_seconds("timeout_s", command.timeout_s)
         if not argv:
             raise ValueError("argv must have at least the program")
-        program = encode_path(argv[0], "argv[0]")
+        name = argv[0]
+        last = self._program
+        program = last[1] if name is last[0] else encode_path(name, "argv[0]")
+        if type(name) is str and name is not last[0]:
+            self._program = name, program
         child_env, rows = self._own_env
         if command.env is not None or command.env_extra is not None:
             env = _with_extra(self._env if command.env is None else command.env, command.env_extra)

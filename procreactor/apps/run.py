@@ -36,6 +36,7 @@ from procreactor.apps.planning import Planner
 from procreactor.apps.settings import ManyOptions, RunOptions, Settings
 from procreactor.errors import report_callback_error
 from procreactor.transport.trees import Forest, TreeLimits
+from procreactor.typed import new_tuple
 
 __all__ = ["DRAIN_S", "Results", "run", "run_many"]
 
@@ -280,26 +281,31 @@ class _Run(Generic[T]):
             )  # fmt: skip
         status = ended.status
         out, err = ended.sinks or (None, None)
-        return Result(
-            task.command,
-            task.index,
-            ended.pid if ended.pid >= 0 else None,
-            status.code if status is not None else None,
-            status.signal if status is not None else None,
-            self._output(out),
-            self._output(err),
-            task.timed_out,
-            bool((out and out.dropped) or (err and err.dropped)),
-            task.attempts,
-            self._epoch_s + ended.begun_s if ended.begun_s else 0.0,
-            ended.duration_s,
-            status.usage if status is not None else None,
-            error,
+        return new_tuple(
+            Result,
+            (
+                task.command,
+                task.index,
+                ended.pid if ended.pid >= 0 else None,
+                status.code if status is not None else None,
+                status.signal if status is not None else None,
+                self._output(out),
+                self._output(err),
+                task.timed_out,
+                bool((out and out.dropped) or (err and err.dropped)),
+                task.attempts,
+                self._epoch_s + ended.begun_s if ended.begun_s else 0.0,
+                ended.duration_s,
+                status.usage if status is not None else None,
+                error,
+            ),
         )
 
     def _output(self, sink: _Sink | None) -> Any:
-        data = sink.getvalue() if sink is not None else b""
         settings = self._settings
+        if sink is None:
+            return "" if settings.text else b""
+        data = sink.getvalue()
         return data.decode(settings.encoding, settings.errors) if settings.text else data
 
 

@@ -24,6 +24,7 @@ SOURCES = (
     "hangup.c",
     "pty.c",
     "timer.c",
+    "group.c",
     "text.c",
 )
 

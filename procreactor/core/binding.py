@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from procreactor._core import ffi, lib
 from procreactor.errors import SpawnError, report_denied_waits, spawn_error
 from procreactor.model import ExitStatus, Redirect, ResourceUsage, SpawnSpec
-from procreactor.typed import Any
+from procreactor.typed import Any, new_tuple
 
 __all__ = [
     "GATHERED_ALL_0",
@@ -43,6 +43,7 @@ __all__ = [
     "drop",
     "feature_names",
     "features",
+    "group_is_as_new",
     "ignored_signals",
     "open_pty",
     "open_timer",
@@ -200,19 +201,21 @@ class _Packed:
     race: each reads or replaces a whole entry.
     """
 
-    __slots__ = ("_entry", "_pack")
+    __slots__ = ("_pack", "last")
 
     def __init__(self, pack: Callable[[Any], Any]) -> None:
         self._pack = pack
-        self._entry: tuple[object, Any] = (None, None)
+        self.last: tuple[object, Any] = (None, None)
+        """The values, and what they are in C. To be read in one go."""
 
     def get(self, values: Sequence[Any]) -> Any:
-        entry = self._entry
-        if entry[0] is values:
-            return entry[1]
+        """Return what *values* are in C."""
+        last = self.last
+        if last[0] is values:
+            return last[1]
         packed = self._pack(values)
         if type(values) is tuple:
-            self._entry = (values, packed)
+            self.last = (values, packed)
         return packed
 
 
@@ -255,14 +258,26 @@ def spawn(spec: SpawnSpec, call: SpawnCall) -> None:
     del request, kept
 
 
-def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, object]:
-    """Return the request for *spec*, and what is to live as long as the C core borrows it."""
+def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, tuple[Any, ...]]:
+    """Return the request for *spec*, and what is to live as long as the C core borrows it.
+
+    That is what `_Packed` has of candidates, argv, environment and redirects, and of the options.
+    """
     request = ffi.new("struct pr_request *")
     # A struct at once: cffi takes as long for each field that is set.
-    request.candidates = candidates = _candidates.get(spec.candidates)
+    # And of what is the same for most, `_Packed.get` would be called for nothing.
+    values, candidates = _candidates.last
+    if values is not spec.candidates:
+        candidates = _candidates.get(spec.candidates)
+    values, env = _envs.last
+    if values is not spec.env:
+        env = _envs.get(spec.env)
+    values, redirects = _redirects.last
+    if values is not spec.redirects:
+        redirects = _redirects.get(spec.redirects)
+    request.candidates = candidates
     request.argv = argv = _pack_strings(spec.argv)
-    request.env = env = _envs.get(spec.env)
-    redirects = _redirects.get(spec.redirects)
+    request.env = env
     request.child_fds, request.sources, request.fd_count, _ = redirects
     request.launcher = _LAUNCHER
     options = _fill_options(request, spec)
@@ -392,7 +407,7 @@ class SpawnerThreads:
         job.token = token
         if keeps:
             job.keeps = 1
-            job.rows = _redirects.get(spec.redirects)[3]
+            job.rows = kept[3][3]
         self._jobs[token] = (job, request, kept, call)
         if lib.pr_spawner_submit(self._handle, job) < 0:
             del self._jobs[token]
@@ -622,9 +637,10 @@ def _is_so(code: int) -> bool:
 def _translate_exit(
     code: int, status: int, user_us: int, system_us: int, max_rss_kib: int, *counts: int
 ) -> ExitStatus:
-    usage = ResourceUsage(user_us / 1e6, system_us / 1e6, max_rss_kib * 1024, *counts)
+    times = (user_us / 1e6, system_us / 1e6, max_rss_kib * 1024, *counts)
+    usage = new_tuple(ResourceUsage, times)
     if code == _CLD_EXITED:
-        return ExitStatus(status, None, False, status << 8, usage)
+        return new_tuple(ExitStatus, (status, None, False, status << 8, usage))
     if code == 0:
         if status:
             report_denied_waits(status)
@@ -696,6 +712,11 @@ def open_pty(rows: int, columns: int, room: Any = None) -> tuple[int, int]:
     if code < 0:
         raise spawn_error(-code, stage_text(stage[0]), "/dev/ptmx")
     return fds[0], fds[1]
+
+
+def group_is_as_new(directory_fd: int, events_fd: int) -> bool:
+    """Whether another child may be born into a cgroup (csrc/procreactor.h); OSError."""
+    return _is_so(lib.pr_group_is_as_new(directory_fd, events_fd))
 
 
 def open_timer() -> int:

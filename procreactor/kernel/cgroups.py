@@ -76,9 +76,6 @@ _FEW = 4
 """So many groups of one home have fds with the lowest numbers: for the first high one the kernel
 makes a larger table, and waits some milliseconds."""
 
-_LINKS_OF_A_LEAF = 2
-"""Its own ``.`` and its name in the parent; each group below has a ``..``."""
-
 _ROUNDS = 16
 """How often a group is looked at for processes that were forked while it was signalled."""
 
@@ -198,13 +195,7 @@ class Cgroup:
 
         Who has the right to may freeze it, make groups below it, or remove it.
         """
-        events = self._events()
-        return (
-            not self.is_spent
-            and b"populated 0" in events
-            and b"frozen 1" not in events
-            and os.fstat(self.fd).st_nlink == _LINKS_OF_A_LEAF
-        )
+        return not self.is_spent and binding.group_is_as_new(self.fd, self._events_fd)
 
     def _events(self) -> bytes:
         try:

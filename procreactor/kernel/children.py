@@ -42,7 +42,7 @@ from procreactor.kernel import dispositions, processes
 from procreactor.kernel.fds import close_fd
 from procreactor.model import ExitStatus, SpawnSpec
 
-__all__ = ["Child", "in_use", "open_exit_fd"]
+__all__ = ["Child", "Process", "in_use", "open_exit_fd", "this_process"]
 
 
 _LOOK_AGAIN_S = 0.02
@@ -62,19 +62,20 @@ class _Ladder:
             cls.applied = True
 
 
-class _Process:
+class Process:
     """This process, told from its forked copies without a system call per question."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
 
 
-_this_process = _Process()
+this_process = Process()
+"""Who is to find out whether it is in a copy remembers it, and looks here again."""
 
 
 def _become_another_process() -> None:
-    global _this_process
-    _this_process = _Process()
+    global this_process
+    this_process = Process()
 
 
 os.register_at_fork(after_in_child=_become_another_process)
@@ -98,7 +99,7 @@ class Child:
 
     def __init__(self, spec: SpawnSpec, epoll_fd: int = -1) -> None:
         self._exit_fd = -1  # first: an interrupt may leave the object half made
-        self._owner = _this_process
+        self._owner = this_process
         self._is_made = False  # once it is, pid, pidfd and ours are here, and no longer the call's
         self._birth: int | None = None  # of one without a pidfd, as far as /proc tells
         self._call = binding.SpawnCall(len(spec.redirects), epoll_fd)
@@ -135,7 +136,8 @@ class Child:
         *keeps* as for `SpawnerThreads.submit`; *ignored_signals* is which are ignored when it is
         begun, 0 where that is not known. SpawnError when it is refused at once.
         """
-        _Ladder.apply()
+        if not _Ladder.applied:
+            _Ladder.apply()
         self._call.ignored_signals = ignored_signals or dispositions.ignored_until_begun()
         threads.submit(token, spec, self._call, keeps)
 
@@ -362,12 +364,16 @@ class Child:
         self.pid = self.pidfd = self._exit_fd = -1
 
     def __del__(self) -> None:
-        if getattr(self, "_exit_fd", -1) >= 0 and self._owner is _this_process:
+        try:
+            is_open = self._exit_fd >= 0
+        except AttributeError:
+            return  # an interrupt came before the first line of it
+        if is_open and self._owner is this_process:
             self.close()
 
     def check_owner(self) -> None:
         """Raise ChildProcessError in a forked copy of the process that started it."""
-        if self._owner is not _this_process:
+        if self._owner is not this_process:
             raise ChildProcessError(
                 errno.ECHILD,
                 f"pid {self.pid} is a child of process {self._owner.pid}, not of this one",

@@ -32,7 +32,7 @@ from procreactor.errors import SpawnError
 from procreactor.kernel import dispositions
 from procreactor.kernel.children import Child
 from procreactor.model import ExitStatus, SpawnSpec
-from procreactor.typed import NamedTuple
+from procreactor.typed import NamedTuple, new_tuple
 
 __all__ = ["MOST_THREADS", "Finish", "JobState", "Spawner"]
 
@@ -166,10 +166,9 @@ class Spawner:
         child, spec = self._pending[token]
         if not into or into[-1].child is not child:  # else an interrupt came right after it
             told, status, data, span = result
-            error = None
-            if told & GATHERED_OVER != GATHERED_OVER:
-                error = self._hand_over(child, spec)
-            into.append(Finish(child, told, status, data, error, span))
+            is_over = told & GATHERED_OVER == GATHERED_OVER
+            error = None if is_over else self._hand_over(child, spec)
+            into.append(new_tuple(Finish, (child, told, status, data, error, span)))
         del self._pending[token]
 
     def state(self, token: int) -> JobState:

@@ -34,7 +34,7 @@ from procreactor.loop.eventloop import EventLoop
 from procreactor.loop.timers import Timer, TimerState
 from procreactor.model import ExitStatus, PipeEnd, Redirect, SpawnSpec
 from procreactor.transport.collected import CollectedChild, Collecting, Sink, append_pieces
-from procreactor.typed import Generic, NamedTuple, TypeVar
+from procreactor.typed import Generic, NamedTuple, TypeVar, new_tuple
 
 __all__ = ["MOST_THREADS", "ChildPool", "Ended", "thread_count"]
 
@@ -175,7 +175,8 @@ class ChildPool(Generic[S]):
         if spec.redirects is not self._checked:
             self._check_redirects(spec.redirects)
         child = self._spawner.submit(spec, not data, self._young)[1]
-        self._hurry()
+        if self._tick_s > self._usual_tick_s:
+            self._hurry()
         if self._tick is None:
             self._tick_s = self._usual_tick_s
             self._tick = self._loop.call_later(self._tick_s, self._on_tick)
@@ -394,7 +395,7 @@ class ChildPool(Generic[S]):
 
     def _hurry(self) -> None:
         """Another may begin: what was a long wait for it is not a reason to look at it late."""
-        if self._young and self._tick_s > self._usual_tick_s and self._tick is not None:
+        if self._young and self._tick is not None:
             self._tick_s = self._usual_tick_s
             self._stop_tick()
             self._tick = self._loop.call_later(self._tick_s, self._on_tick)
@@ -432,8 +433,10 @@ class ChildPool(Generic[S]):
         if not ended_ns:
             ended_s = (job.one.ended_s if job.one else 0.0) or time.monotonic()
         duration_s = ended_s - begun_s if begun_ns else 0.0
-        ended = Ended(job.number, job.spec, status, error, sinks, pid, begun_s, duration_s)
-        self._hurry()
+        fields = (job.number, job.spec, status, error, sinks, pid, begun_s, duration_s)
+        ended: Ended[S] = new_tuple(Ended, fields)
+        if self._tick_s > self._usual_tick_s:
+            self._hurry()
         try:
             del known[key]  # as no call does, so no interrupt comes between this and the telling
             self._on_end(ended)

@@ -34,6 +34,11 @@ __all__ = [
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Text = str | bytes
 
+# Bytes are looked for as numbers: for `b"=" in encoded` CPython raises an exception, and drops it.
+_SLASH = ord("/")
+_EQUALS = ord("=")
+
+_LISTS = (list, tuple)  # and not list | tuple, which is made anew each time
 _PATH_TYPES = (str, bytes, os.PathLike)
 
 _RLIM_INFINITY = -1  # as resource has it, which is one more module to wait for
@@ -49,22 +54,39 @@ def encode_path(value: object, what: str) -> bytes:
         encoded = value if type(value) is bytes else os.fsencode(value)
     except UnicodeEncodeError as error:
         raise ValueError(f"{what} cannot be encoded for the file system: {error}") from error
-    if b"\0" in encoded:
+    if 0 in encoded:
         raise ValueError(f"{what} must not contain an embedded null byte: {value!r}")
     return encoded
 
 
 def encode_argv(args: object, program: bytes, what: str) -> list[bytes]:
     """Return the argument vector for *args* (a list or tuple), at least ``[program]``."""
-    if not isinstance(args, list | tuple):
+    if not isinstance(args, _LISTS):
         raise TypeError(f"{what} must be a list or tuple of str or bytes, not {args!r}")
-    argv = [
-        arg if type(arg) is bytes and b"\0" not in arg else _encode_arg(arg, what, index)
-        for index, arg in enumerate(args)
-    ] or [program]
+    argv = _encode_plain(args) or _encode_each(args, what) or [program]
     if not argv[0]:
         raise ValueError(f"{what}[0] must not be empty")
     return argv
+
+
+def _encode_plain(args: list[object] | tuple[object, ...]) -> list[bytes] | None:
+    """Return *args* encoded, all at once; None where that cannot be done, or there are none."""
+    if not args or type(args[0]) is not str:
+        return None
+    try:
+        words = "\0".join(args)  # type: ignore[arg-type]  # which TypeError is for
+    except TypeError:
+        return None
+    if not words.isascii() or words.count("\0") != len(args) - 1:
+        return None
+    return words.encode().split(b"\0")  # every file system encoding has ASCII as it is
+
+
+def _encode_each(args: list[object] | tuple[object, ...], what: str) -> list[bytes]:
+    return [
+        arg if type(arg) is bytes and 0 not in arg else _encode_arg(arg, what, index)
+        for index, arg in enumerate(args)
+    ]
 
 
 def _encode_arg(arg: object, what: str, index: int) -> bytes:
@@ -87,7 +109,7 @@ def encode_env(env: object, parent: Mapping[bytes, bytes], what: str) -> dict[by
 
 def _encode_env_name(name: object, what: str) -> bytes:
     encoded = encode_path(name, f"a name in {what}")
-    if not encoded or b"=" in encoded:
+    if not encoded or _EQUALS in encoded:
         raise ValueError(f"illegal environment variable name in {what}: {name!r}")
     return encoded
 
@@ -96,7 +118,7 @@ def find_candidates(
     program: bytes, env: Mapping[bytes, bytes], parent: Mapping[bytes, bytes]
 ) -> list[bytes]:
     """Return the files to try for *program*, in order; at least one, be it there or not."""
-    if b"/" in program or not program:
+    if _SLASH in program or not program:
         return [program]
     path = env.get(b"PATH", parent.get(b"PATH"))
     if path is None:

@@ -138,7 +138,8 @@ class _GroupTree(Tree):
     is_cgroup = True
 
     def __init__(self, forest: Forest, spec: SpawnSpec, group: Cgroup) -> None:
-        super().__init__(forest, spec)
+        self._forest = forest  # and no call of Tree's: one is made per command
+        self.spec = spec
         spec.cgroup_fd = group.fd
         spec.cgroup_may_freeze = forest.may_be_frozen
         self._group: Cgroup | None = group
@@ -227,7 +228,7 @@ class Forest:
         self._limits = limits.files if limits is not None else {}
         if self._limits and way == "session":
             raise ValueError("limits need a cgroup for each tree: leave out way='session'")
-        self._pid = os.getpid()
+        self._owner = children.this_process
         self._is_open = True
         self._lock = threading.Lock()
         self._growing: set[Tree] = set()
@@ -272,7 +273,7 @@ class Forest:
 
     def check_owner(self) -> None:
         """Raise ValueError once closed, ChildProcessError in a forked copy of the process."""
-        if self._pid != os.getpid():
+        if self._owner is not children.this_process:
             raise ChildProcessError(errno.ECHILD, "the trees are those of another process")
         if not self._is_open:
             raise ValueError("the forest is closed")
@@ -283,7 +284,8 @@ class Forest:
         SpawnError (EMFILE, ENOSPC ...) where limits are asked for and no group is to be had.
         """
         self.check_owner()
-        by_group = self.way == "cgroup" and spec.cgroup_fd < 0  # else it is to be in another
+        way = self._way or self.way
+        by_group = way == "cgroup" and spec.cgroup_fd < 0  # else it is to be in another
         group = self._take_group() if by_group else None
         tree: Tree
         if group is not None:
@@ -301,7 +303,7 @@ class Forest:
 
         Who is left goes on, and can be reached no more; unless it was killed before.
         """
-        if self._pid == os.getpid():
+        if self._owner is children.this_process:
             self._growing.discard(tree)
             tree._harvest()
 
@@ -354,7 +356,7 @@ class Forest:
         Who went on after a leader that was reaped goes on, in the group of this process. Blocks for
         as long as what is killed takes to end, and not much longer than `PATIENCE_S`.
         """
-        if self._pid != os.getpid():
+        if self._owner is not children.this_process:
             self._abandon()
             return
         end_s = time.monotonic() + PATIENCE_S

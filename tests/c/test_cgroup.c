@@ -104,6 +104,51 @@ static void thaw_and_remove(void)
     rmdir(group);
 }
 
+static int open_events(void)
+{
+    char path[sizeof group + 64];
+    snprintf(path, sizeof path, "%s/cgroup.events", group);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+TEST(another_may_be_born_where_nobody_is_and_nothing_was_left)
+{
+    char below[sizeof group + 64];
+    int fd = make_group(), events_fd = open_events();
+    snprintf(below, sizeof below, "%s/below", group);
+    CHECK_INT(pr_group_is_as_new(fd, events_fd), 1);
+    CHECK_INT(mkdir(below, 0755), 0);
+    CHECK_INT(pr_group_is_as_new(fd, events_fd), 0);
+    CHECK_INT(rmdir(below), 0);
+    CHECK_INT(pr_group_is_as_new(fd, events_fd), 1);
+    scene_shell(&scene, NULL, "read word");
+    scene_map(&scene, 0, PR_WE_WRITE);
+    scene.request.cgroup_fd = fd;
+    scene_start(&scene);
+    CHECK_INT(pr_group_is_as_new(fd, events_fd), 0);
+    scene_end(&scene);
+    CHECK_INT(pr_group_is_as_new(fd, events_fd), 1);
+    write_file("cgroup.freeze", "1");
+    CHECK_INT(pr_group_is_as_new(fd, events_fd), 0);
+    write_file("cgroup.freeze", "0");
+    CHECK_INT(pr_group_is_as_new(fd, events_fd), 1);
+    remove_group(fd);
+    CHECK_INT(pr_group_is_as_new(fd, events_fd), 0);
+    close(events_fd);
+}
+
+TEST(a_question_to_no_group_is_an_error)
+{
+    int fd = make_group();
+    CHECK_INT(pr_group_is_as_new(fd, -1), -EBADF);
+    int events_fd = open_events();
+    CHECK_INT(pr_group_is_as_new(-1, events_fd), -EBADF);
+    close(events_fd);
+    remove_group(fd);
+}
+
 static const struct mode frozen_ways[] = {
     {"by clone3", 0, false},
     {"by hand", PR_FEATURE_CLONE3, false},

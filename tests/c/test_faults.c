@@ -46,6 +46,7 @@ static const struct failing_call {
     FAILS(fstat, EPERM),
     FAILS(openat, ENOENT, EACCES, EMFILE, ENOMEM),
     FAILS(read, EINTR, EIO),
+    FAILS(pread64, EINTR, EIO, ENODEV),
     FAILS(write, EPIPE),
     FAILS(ioctl, ENOTTY, EPERM, EIO),
     FAILS(getdents64, EACCES, ENOMEM),
@@ -1336,6 +1337,35 @@ TEST(any_call_of_a_timer_may_fail)
 {
     const struct act setting = {prepare_nothing, set_timer, 0, false};
     sweep(&setting, NULL);
+}
+
+static char place[] = "/tmp/procreactor-XXXXXX";
+static int place_fd, events_fd;
+
+/* The question is of two fds: a group says the same as these do, where one is to be had. */
+static void prepare_group(const struct mode *mode)
+{
+    const char text[] = "populated 0\nfrozen 0\n";
+    (void)mode;
+    CHECK(mkdtemp(place) != NULL);
+    place_fd = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(place_fd >= 0);
+    CHECK_INT(rmdir(place), 0);
+    events_fd = memfd_create("cgroup.events", MFD_CLOEXEC);
+    CHECK_INT(write(events_fd, text, sizeof text - 1), sizeof text - 1);
+}
+
+static int ask_group(const struct mode *mode)
+{
+    int answer = pr_group_is_as_new(place_fd, events_fd);
+    (void)mode;
+    return answer < 0 ? answer : 0;
+}
+
+TEST(any_call_of_a_question_to_a_group_may_fail)
+{
+    const struct act asking = {prepare_group, ask_group, 0, false};
+    sweep(&asking, NULL);
 }
 
 /* Not made where there is no /proc. */
