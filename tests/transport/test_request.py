@@ -64,6 +64,31 @@ def test_arguments_may_be_of_several_kinds() -> None:
     assert encode_argv(("a", b"b", Path("c")), b"prog", "args") == [b"a", b"b", b"c"]
 
 
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1))
+def test_text_is_encoded_word_by_word(words: list[str]) -> None:
+    expected = [word.encode() for word in words]
+    if expected[0]:
+        assert encode_argv(words, b"prog", "args") == expected
+        assert encode_argv(tuple(words), b"prog", "args") == expected
+    assert encode_argv(["prog", *words], b"prog", "args") == [b"prog", *expected]
+
+
+@pytest.mark.parametrize(
+    "args", [["a", "b\0c", "d"], ["a\0", "b"], ["\0"], ["a", b"b\0"], ["ä", "\0"]]
+)
+def test_a_nul_in_any_of_several_words_is_refused(args: list[object]) -> None:
+    with pytest.raises(ValueError, match="embedded null byte"):
+        encode_argv(args, b"prog", "args")
+
+
+@pytest.mark.parametrize(
+    "args", [["a", 3], ["a", None], [b"a", 3], [3, "a"], ["a", bytearray(b"b")]]
+)
+def test_a_word_is_text_bytes_or_a_path(args: list[object]) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"args[{0 if args[0] == 3 else 1}] must be str")):
+        encode_argv(args, b"prog", "args")
+
+
 @pytest.mark.parametrize("args", ["ls", b"ls", {"a"}, (arg for arg in "ab"), None, 3])
 def test_an_argument_vector_is_a_list_or_a_tuple(args: object) -> None:
     with pytest.raises(TypeError, match="args must be a list or tuple"):
