@@ -35,6 +35,5 @@ int pr_group_is_as_new(int directory_fd, int events_fd)
         return code;
     if (!strstr(text, "populated 0") || strstr(text, "frozen 1"))
         return 0;
-    code = (int)sys_fstat(directory_fd, &facts);
-    return code < 0 ? code : facts.st_nlink == LINKS_OF_A_LEAF;
+    return sys_fstat(directory_fd, &facts) == 0 && facts.st_nlink == LINKS_OF_A_LEAF;
 }

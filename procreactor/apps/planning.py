@@ -103,7 +103,7 @@ class Planner:
         name = argv[0]
         last = self._program
         program = last[1] if name is last[0] else encode_path(name, "argv[0]")
-        if type(name) is str and name is not last[0]:
+        if name is not last[0] and (type(name) is str or type(name) is bytes):
             self._program = name, program
         child_env, rows = self._own_env
         if command.env is not None or command.env_extra is not None:

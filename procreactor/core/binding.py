@@ -716,7 +716,10 @@ def open_pty(rows: int, columns: int, room: Any = None) -> tuple[int, int]:
 
 def group_is_as_new(directory_fd: int, events_fd: int) -> bool:
     """Whether another child may be born into a cgroup (csrc/procreactor.h); OSError."""
-    return _is_so(lib.pr_group_is_as_new(directory_fd, events_fd))
+    code: int = lib.pr_group_is_as_new(directory_fd, events_fd)
+    if code < 0:
+        _check(code)
+    return code > 0
 
 
 def open_timer() -> int:

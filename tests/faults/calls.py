@@ -85,6 +85,7 @@ CALLS: Mapping[str, Call] = {
     "ppoll": ((EINTR, ENOMEM, ENOSYS), ()),
     "prctl": ((EINVAL, EPERM), ("no_new_privs", "parent death signal", "")),
     "prlimit64": ((EPERM, EINVAL), ("rlimit",)),
+    "pread64 cgroup": ((ENOMEM, EINTR, ENODEV), ("",)),
     "read cgroup": ((EINTR, ENODEV), ()),
     "read eventfd": ((EINTR, EAGAIN), ()),
     "read pipe": ((EINTR, EAGAIN, SHORT), ("report pipe",)),

@@ -96,9 +96,10 @@ class Inputs:
 
     def _open(self, plan: InputPlan, fits: Callable[[Record], bool] | None) -> Iterator[Step]:
         groups = [self._group(plan, group) for group in plan.groups]
-        steps: Iterator[Step] = combine.crossed(
-            [groups[0], *map(combine.Replayed, groups[1:], plan.gone_through_again[1:])]
-        )
+        steps: Iterator[Step] = groups[0]
+        if len(groups) > 1:
+            again = map(combine.Replayed, groups[1:], plan.gone_through_again[1:])
+            steps = combine.crossed([steps, *again])
         if plan.column_separator is not None:
             steps = combine.split_columns(steps, re.compile(plan.column_separator))
         if plan.trim != "n":

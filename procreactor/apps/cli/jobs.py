@@ -19,7 +19,7 @@ from procreactor.apps.cli.template import Template, TextTemplate
 from procreactor.apps.commands import Command
 from procreactor.model import END, WOULD_BLOCK
 from procreactor.transport.request import find_candidates
-from procreactor.typed import TYPE_CHECKING
+from procreactor.typed import TYPE_CHECKING, new_tuple
 
 if TYPE_CHECKING:
     from procreactor.apps.cli.joblog import ResumeState
@@ -140,10 +140,9 @@ class JobSource:
                 raise StopIteration
             self._seq += 1
             job = Job(self._seq, record)
-            if self._is_done(job):
-                self.skipped += 1
-            else:
+            if not self._options.resume or not self._is_done(job):
                 return self._command(job, 0)
+            self.skipped += 1
 
     def settle(self, command: Command, slot: int) -> Command:
         """Return *command* as it is in the slot that it has got."""
@@ -185,7 +184,10 @@ class JobSource:
         if job.text is not None:
             return Command(self._argv_of(job.text), cwd=cwd, tag=job)
         assert self._template is not None  # which only --retry-failed may lack
-        return Command(self._template.render(values, seq, slot), cwd=cwd, tag=job)
+        argv = self._template.render(values, seq, slot)
+        # What most jobs have is made without the call that a constructor is.
+        fields = (argv, None, cwd, None, None, None, None, None, None, job)
+        return new_tuple(Command, fields)
 
     def _argv_of(self, text: bytes) -> list[bytes]:
         """Return the argv for a command of a log: a shell's, unless it is plainly a program's."""
@@ -200,8 +202,7 @@ class JobSource:
         return total_bytes <= _most_argv_bytes() and max(map(len, argv)) < _WORD_BYTES
 
     def _is_done(self, job: Job) -> bool:
-        if not self._options.resume:
-            return False
+        """With --resume: whether an earlier run has done it."""
         if self._done is not None:
             again = self._options.resume == "resume-failed"
             return not self._done.should_run(job.seq, failed_again=again)

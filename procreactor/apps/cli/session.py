@@ -257,12 +257,16 @@ class Session:
             raise StopIteration from None
 
     def _on_start(self, task: Task) -> None:
-        command = task.command = self._source.settle(task.command, task.slot)
+        command = task.command
+        if self._source.uses_slot:
+            command = task.command = self._source.settle(command, task.slot)
         job = command.tag
         assert isinstance(job, Job)
-        self._last_start_s = time.monotonic()
+        if self._admission is not None:
+            self._last_start_s = time.monotonic()
         self._progress.on_start()
-        self._forget_output(job)
+        if job.sinks is not None:
+            self._forget_output(job)
         if self._has_early_sinks:
             self._open_sinks(job, task)
         if self._options.verbose or self._is_shown:
@@ -328,7 +332,8 @@ class Session:
         if task.is_called_off:
             self._progress.on_start()  # which it was told to have been put back from
         self._progress.on_end(is_ok)
-        self._view.on_end(job.seq)
+        if self._is_shown:
+            self._view.on_end(job.seq)
         if done.error is not None:
             self._say(f"procreactor: job {job.seq}: {text_of(done.error)}")
         elif task.timed_out:
@@ -339,7 +344,7 @@ class Session:
                 sink.end()
         if self._keeps_books:
             self._store(done, job)
-        if self._writer is not None:
+        if self._writer is not None and (sinks is not None or self._keeps_books):
             self._writer.finish(job.seq)
         if self._median is not None and is_ok and done.ended is not None:
             self._median.add(done.ended.duration_s)
