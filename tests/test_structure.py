@@ -449,6 +449,29 @@ def test_every_module_of_the_engine_has_its_test(path: Path) -> None:
     assert test.exists(), f"{test.relative_to(ROOT)} is missing"
 
 
+def test_what_is_made_without_its_constructor_has_all_its_fields() -> None:
+    fields = {
+        node.name: sum(isinstance(field, ast.AnnAssign) for field in node.body)
+        for module in MODULES
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+        and any("NamedTuple" in ast.unparse(b) for b in node.bases)
+    }
+    made = [
+        (at(module, call.lineno), call.args)
+        for module in MODULES
+        for call in ast.walk(module.tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "new_tuple"
+    ]
+    assert len(made) > 5
+    for where, (kind, values) in made:
+        assert isinstance(values, ast.Tuple), f"{where}: the fields stand elsewhere"
+        count = len(values.elts)
+        rest = [value for value in values.elts if isinstance(value, ast.Starred)]
+        wanted = fields[ast.unparse(kind)]
+        assert count - 1 <= wanted if rest else count == wanted, where
+
+
 def test_every_package_is_installed() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {module.name for module in MODULES if module.path.name == "__init__.py"}

@@ -71,7 +71,7 @@ class Planner:
         rlimits = limits.rlimits if limits is not None else None
         self._rlimits: Sequence[RlimitSetting] = plan_rlimits(rlimits or {}, "limits.rlimits")
         self._own_env = environments.plan(self._env, "env")  # or what is wrong with it
-        self._program: tuple[object, bytes] = (None, b"")
+        self._program: tuple[object, bytes] = (object(), b"")
         """The program of the last command, and what it is in bytes: mostly it is the next one's."""
 
         self._searched: tuple[bytes, object, tuple[bytes, ...]] = (b"", None, ())

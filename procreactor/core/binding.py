@@ -261,7 +261,8 @@ def spawn(spec: SpawnSpec, call: SpawnCall) -> None:
 def _prepare(spec: SpawnSpec, call: SpawnCall) -> tuple[Any, tuple[Any, ...]]:
     """Return the request for *spec*, and what is to live as long as the C core borrows it.
 
-    That is what `_Packed` has of candidates, argv, environment and redirects, and of the options.
+    The latter are the C forms of candidates, argv, environment, redirects and options, in this
+    order.
     """
     request = ffi.new("struct pr_request *")
     # A struct at once: cffi takes as long for each field that is set.
@@ -637,8 +638,7 @@ def _is_so(code: int) -> bool:
 def _translate_exit(
     code: int, status: int, user_us: int, system_us: int, max_rss_kib: int, *counts: int
 ) -> ExitStatus:
-    times = (user_us / 1e6, system_us / 1e6, max_rss_kib * 1024, *counts)
-    usage = new_tuple(ResourceUsage, times)
+    usage = new_tuple(ResourceUsage, (user_us / 1e6, system_us / 1e6, max_rss_kib * 1024, *counts))
     if code == _CLD_EXITED:
         return new_tuple(ExitStatus, (status, None, False, status << 8, usage))
     if code == 0:

@@ -70,7 +70,8 @@ class Process:
 
 
 this_process = Process()
-"""Who is to find out whether it is in a copy remembers it, and looks here again."""
+"""Who is to find out whether it is in a copy remembers it, and compares it with what the module has
+then: a name imported from here is not replaced."""
 
 
 def _become_another_process() -> None:

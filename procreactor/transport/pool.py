@@ -394,7 +394,7 @@ class ChildPool(Generic[S]):
             return 0
 
     def _hurry(self) -> None:
-        """Another may begin: what was a long wait for it is not a reason to look at it late."""
+        """Another may begin: that the ticks had become rare is no reason to look at it late."""
         if self._young and self._tick is not None:
             self._tick_s = self._usual_tick_s
             self._stop_tick()
@@ -433,8 +433,9 @@ class ChildPool(Generic[S]):
         if not ended_ns:
             ended_s = (job.one.ended_s if job.one else 0.0) or time.monotonic()
         duration_s = ended_s - begun_s if begun_ns else 0.0
-        fields = (job.number, job.spec, status, error, sinks, pid, begun_s, duration_s)
-        ended: Ended[S] = new_tuple(Ended, fields)
+        ended: Ended[S] = new_tuple(
+            Ended, (job.number, job.spec, status, error, sinks, pid, begun_s, duration_s)
+        )
         if self._tick_s > self._usual_tick_s:
             self._hurry()
         try:

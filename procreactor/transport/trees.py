@@ -9,7 +9,7 @@ Two ways:
 
 - **cgroup** (kernel/cgroups.py): each tree has a group of its own, which it is born into. The
   groups are used again, but for killed ones: a command that ends with nobody left gives its own
-  back, which is found out with one read, so nothing is made or removed per command.
+  back, which two system calls find out, so nothing is made or removed per command.
 - **session** (transport/hunt.py): the command is started in a session of its own, with a token in
   its environment. Nothing is done unless the tree is to be signalled: then /proc is searched.
 
@@ -228,6 +228,7 @@ class Forest:
         self._limits = limits.files if limits is not None else {}
         if self._limits and way == "session":
             raise ValueError("limits need a cgroup for each tree: leave out way='session'")
+        self._pid = os.getpid()
         self._owner = children.this_process
         self._is_open = True
         self._lock = threading.Lock()
@@ -273,7 +274,7 @@ class Forest:
 
     def check_owner(self) -> None:
         """Raise ValueError once closed, ChildProcessError in a forked copy of the process."""
-        if self._owner is not children.this_process:
+        if self._pid != os.getpid():
             raise ChildProcessError(errno.ECHILD, "the trees are those of another process")
         if not self._is_open:
             raise ValueError("the forest is closed")
@@ -283,7 +284,8 @@ class Forest:
 
         SpawnError (EMFILE, ENOSPC ...) where limits are asked for and no group is to be had.
         """
-        self.check_owner()
+        if not self._is_open or self._owner is not children.this_process:  # and no system call
+            self.check_owner()
         way = self._way or self.way
         by_group = way == "cgroup" and spec.cgroup_fd < 0  # else it is to be in another
         group = self._take_group() if by_group else None
@@ -356,7 +358,7 @@ class Forest:
         Who went on after a leader that was reaped goes on, in the group of this process. Blocks for
         as long as what is killed takes to end, and not much longer than `PATIENCE_S`.
         """
-        if self._owner is not children.this_process:
+        if self._pid != os.getpid():  # asked of the kernel: a hook may have failed, and it kills
             self._abandon()
             return
         end_s = time.monotonic() + PATIENCE_S

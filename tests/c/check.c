@@ -116,6 +116,7 @@ const char *proc_path(const char *format, ...)
     static char path[512];
     const char *copy = getenv(proc_variable);
     int size = snprintf(path, sizeof path, "%s/", copy ? copy : "/proc");
+    CHECK(size < (int)sizeof path);
     va_list words;
     va_start(words, format);
     vsnprintf(path + size, sizeof path - (size_t)size, format, words);

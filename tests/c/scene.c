@@ -157,7 +157,7 @@ void scene_let_mirror_read_proc(struct scene *scene)
     const char *copy = getenv(proc_variable);
     if (!copy)
         return;
-    snprintf(word, sizeof word, "%s=%s", proc_variable, copy);
+    CHECK(snprintf(word, sizeof word, "%s=%s", proc_variable, copy) < (int)sizeof word);
     scene_environment(scene, word);
 }
 

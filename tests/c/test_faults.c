@@ -835,7 +835,8 @@ static void prepare_busy_program(const struct mode *mode)
 {
     (void)mode;
     busy_program = memfd_create("busy", MFD_CLOEXEC);
-    CHECK(open(proc_path("self/fd/%d", busy_program), O_WRONLY | O_CLOEXEC) >= 0); /* a memfd is not busy by being created */
+    /* A memfd is not busy by being created. */
+    CHECK(open(proc_path("self/fd/%d", busy_program), O_WRONLY | O_CLOEXEC) >= 0);
 }
 
 static int spawn_busy_program(const struct mode *mode)
@@ -1339,33 +1340,56 @@ TEST(any_call_of_a_timer_may_fail)
     sweep(&setting, NULL);
 }
 
-static char place[] = "/tmp/procreactor-XXXXXX";
-static int place_fd, events_fd;
+static int leaf_fd, events_fd;
 
-/* The question is of two fds: a group says the same as these do, where one is to be had. */
+/* Also where no group is to be had: a directory without others below, and what a new group says. */
 static void prepare_group(const struct mode *mode)
 {
     const char text[] = "populated 0\nfrozen 0\n";
     (void)mode;
-    CHECK(mkdtemp(place) != NULL);
-    place_fd = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CHECK(place_fd >= 0);
-    CHECK_INT(rmdir(place), 0);
+    leaf_fd = open(proc_path("self/fdinfo"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(leaf_fd >= 0);
     events_fd = memfd_create("cgroup.events", MFD_CLOEXEC);
     CHECK_INT(write(events_fd, text, sizeof text - 1), sizeof text - 1);
 }
 
+/* What cannot be told is not so; asked once more, it is. */
 static int ask_group(const struct mode *mode)
 {
-    int answer = pr_group_is_as_new(place_fd, events_fd);
+    int answer = pr_group_is_as_new(leaf_fd, events_fd);
     (void)mode;
-    return answer < 0 ? answer : 0;
+    if (answer == 0)
+        answer = pr_group_is_as_new(leaf_fd, events_fd);
+    if (answer < 0)
+        return answer;
+    CHECK_INT(answer, 1);
+    return 0;
 }
 
 TEST(any_call_of_a_question_to_a_group_may_fail)
 {
     const struct act asking = {prepare_group, ask_group, 0, false};
     sweep(&asking, NULL);
+}
+
+static int ask_struck(long number, int error)
+{
+    twin_fail(number, 1, error);
+    int answer = pr_group_is_as_new(leaf_fd, events_fd);
+    twin_reset();
+    return answer;
+}
+
+TEST(a_group_of_which_not_all_can_be_told_is_not_as_new)
+{
+    prepare_group(NULL);
+    CHECK_INT(pr_group_is_as_new(leaf_fd, events_fd), 1);
+    CHECK_INT(ask_struck(SYS_fstat, EPERM), 0);
+    CHECK_INT(ask_struck(SYS_pread64, ENODEV), 0); /* it is removed */
+    CHECK_INT(ask_struck(SYS_pread64, EIO), -EIO);
+    CHECK_INT(ask_struck(SYS_pread64, EINTR), 1);
+    close(leaf_fd);
+    close(events_fd);
 }
 
 /* Not made where there is no /proc. */

@@ -25,7 +25,7 @@ from woods import Grown, grown, homes, living, new_mark, tree_spec, wait_gone
 
 from procreactor.core import binding
 from procreactor.errors import SpawnError
-from procreactor.kernel import cgroups, processes
+from procreactor.kernel import cgroups, children, processes
 from procreactor.kernel.cgroups import CgroupId
 from procreactor.kernel.children import Child
 from procreactor.model import PipeEnd, Redirect, SpawnSpec
@@ -538,6 +538,36 @@ def test_forests_in_several_threads_do_not_meet(way: str) -> None:
 
 def test_a_forked_copy_leaves_the_trees_of_the_original_alone(way: str) -> None:
     assert alone(close_in_a_copy, way) == [1, 0]
+
+
+def test_a_forked_copy_whose_hook_was_interrupted_leaves_them_alone_too(way: str) -> None:
+    assert alone(close_in_a_copy_that_takes_itself_for_the_original, way) == [1, 0]
+
+
+def close_in_a_copy_that_takes_itself_for_the_original(way: str) -> list[int]:
+    forest = Forest(way=way)
+    mark = new_mark()
+    tree = forest.plant(tree_spec(mark, "daemon"))
+    it = Grown(tree.spec, mark, 2)
+    before = children.this_process
+    pid = os.fork()
+    if pid == 0:
+        children.this_process = before
+        try:
+            tree.kill(None)
+        except ChildProcessError:
+            forest.harvest(tree)
+            forest.close()
+            os._exit(0)
+        os._exit(1)
+    copies = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert len(living(mark)) == 2
+    killed = tree.kill(it.pid, LONG_S)
+    it.reap()
+    forest.harvest(tree)
+    forest.close()
+    it.close()
+    return [int(copies == 0 and killed), len(homes())]
 
 
 def close_in_a_copy(way: str) -> list[int]:

@@ -145,9 +145,9 @@ class JobSource:
             self.skipped += 1
 
     def settle(self, command: Command, slot: int) -> Command:
-        """Return *command* as it is in the slot that it has got."""
+        """Return *command* as it is in the slot that it got: where it `uses_slot`, another."""
         assert isinstance(command.tag, Job)
-        return self._command(command.tag, slot) if self.uses_slot else command
+        return self._command(command.tag, slot)
 
     def tag(self, job: Job, slot: int) -> bytes | None:
         """Return what stands before each line of its output."""
@@ -185,9 +185,7 @@ class JobSource:
             return Command(self._argv_of(job.text), cwd=cwd, tag=job)
         assert self._template is not None  # which only --retry-failed may lack
         argv = self._template.render(values, seq, slot)
-        # What most jobs have is made without the call that a constructor is.
-        fields = (argv, None, cwd, None, None, None, None, None, None, job)
-        return new_tuple(Command, fields)
+        return new_tuple(Command, (argv, None, cwd, None, None, None, None, None, None, job))
 
     def _argv_of(self, text: bytes) -> list[bytes]:
         """Return the argv for a command of a log: a shell's, unless it is plainly a program's."""

@@ -281,7 +281,7 @@ class Session:
 
     def _forget_output(self, job: Job) -> None:
         """What an earlier attempt has left is not this one's."""
-        if job.sinks is not None and self._writer is not None:
+        if self._writer is not None:
             self._writer.discard(job.seq)
         job.sinks = None
         job.received_bytes = 0
@@ -344,7 +344,7 @@ class Session:
                 sink.end()
         if self._keeps_books:
             self._store(done, job)
-        if self._writer is not None and (sinks is not None or self._keeps_books):
+        if self._writer is not None:
             self._writer.finish(job.seq)
         if self._median is not None and is_ok and done.ended is not None:
             self._median.add(done.ended.duration_s)
