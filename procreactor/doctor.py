@@ -27,6 +27,8 @@ _WITHOUT = {
 }
 """What is done instead of each feature."""
 
+_WITHOUT_CLOSE_RANGE_AND_PROC = "a million fd numbers asked of poll in each child: some 10 ms"
+
 _DENIED = {
     "pidfd_open": "processes of a tree go by number, as do children of others, for each of which a"
     " thread waits",
@@ -80,6 +82,8 @@ def report(facts: Facts) -> Iterator[str]:
         if name in facts.used:
             yield _line(name, "in use")
         else:
+            if name == "close_range" and not os.path.isdir("/proc/self/fd"):
+                instead = _WITHOUT_CLOSE_RANGE_AND_PROC
             yield _line(name, f"OFF ({_why_off(name, facts)}): {instead}")
     for name, meaning in _DENIED.items():
         if name in facts.denied:

@@ -44,8 +44,8 @@ def ask(disable: str = "", *, before: str = "true") -> subprocess.CompletedProce
     )
 
 
-def ask_in(world: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.worlds.enter", world, sys.executable]
+def ask_in(world: str, *before: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.worlds.enter", world, *before, sys.executable]
     return subprocess.run(
         [*command, "-m", "procreactor", "doctor"],
         cwd=Path(__file__).parents[1],
@@ -292,6 +292,16 @@ def test_without_proc_what_cannot_be_read_is_unknown_and_not_unlimited() -> None
     assert told["pipe"].split() == ["pages", "unknown"]
     assert told["epoll"].split() == ["watches", "unknown"]
     assert told["directory"].startswith("none to be seen: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to unmount /proc")
+@pytest.mark.needs("/proc")
+def test_what_it_costs_to_close_fds_depends_on_proc() -> None:
+    off = "PROCREACTOR_DISABLE=close_range"
+    with_proc = lines_of(ask(before=f"export {off}").stdout)["close_range"]
+    without = lines_of(ask_in("no /proc", "env", off).stdout)["close_range"]
+    assert with_proc.endswith(": a sweep over /proc/self/fd in each child")
+    assert without.endswith(": a million fd numbers asked of poll in each child: some 10 ms")
 
 
 @needs_seccomp
