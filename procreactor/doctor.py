@@ -78,13 +78,11 @@ def report(facts: Facts) -> Iterator[str]:
     yield f"procreactor {__version__}, {facts.python}, Linux {facts.kernel} {facts.machine}"
     yield ""
     yield "Kernel features"
-    for name, instead in _WITHOUT.items():
+    for name in _WITHOUT:
         if name in facts.used:
             yield _line(name, "in use")
         else:
-            if name == "close_range" and not os.path.isdir("/proc/self/fd"):
-                instead = _WITHOUT_CLOSE_RANGE_AND_PROC
-            yield _line(name, f"OFF ({_why_off(name, facts)}): {instead}")
+            yield _line(name, f"OFF ({_why_off(name, facts)}): {_instead_of(name)}")
     for name, meaning in _DENIED.items():
         if name in facts.denied:
             yield _line(name, f"DENIED (the kernel or a sandbox refuses it): {meaning}")
@@ -104,6 +102,12 @@ def report(facts: Facts) -> Iterator[str]:
     else:
         yield from _cgroup(facts.cgroup)
     yield ""
+
+
+def _instead_of(name: str) -> str:
+    if name == "close_range" and not os.path.isdir("/proc/self/fd"):
+        return _WITHOUT_CLOSE_RANGE_AND_PROC
+    return _WITHOUT[name]
 
 
 def _why_off(name: str, facts: Facts) -> str:
