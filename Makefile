@@ -60,7 +60,7 @@ sanitize: ## run the C core's tests under ASan and UBSan, under TSan, and under 
 faults: $(VENV)/test-ready ## play what starts children where the kernel denies much (ARGS=--whole: the suite)
 	$(BIN)/python -m tests.worlds $(ARGS)
 
-strikes: $(VENV)/test-ready ## let each system call of each act fail, each time it is made, with each error (an hour)
+strikes: $(VENV)/test-ready ## let each system call of each act fail, each time it is made, with each error (20 minutes)
 	PROCREACTOR_TESTS_STRIKE=all $(BIN)/python -m pytest tests/faults/test_every_call.py $(ARGS)
 
 soak: $(VENV)/test-ready ## 1,000,000 spawns in one process (ARGS='--spawns 50000': fewer)

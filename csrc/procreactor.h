@@ -274,7 +274,7 @@ int pr_set_timer(int fd, int64_t deadline_ns);
 /* Whether another child may be born into a cgroup, by its directory and its cgroup.events: 1 when nobody
  * lives in it or below, and it is not frozen, and has no group below; 0 when not, when that last thing cannot
  * be told, and when somebody has removed it; or -errno. */
-int pr_group_is_as_new(int directory_fd, int events_fd);
+int pr_cgroup_is_as_new(int directory_fd, int events_fd);
 
 /* Reserve the landing slots for high fds: low fd numbers, kept open for good.  Idempotent; done by
  * the first spawn if not before, but the earlier the lower they lie.  0 or -errno. */

@@ -82,7 +82,7 @@ def report(facts: Facts) -> Iterator[str]:
         if name in facts.used:
             yield _line(name, "in use")
         else:
-            yield _line(name, f"OFF ({_why_off(name, facts)}): {_instead_of(name)}")
+            yield _line(name, f"OFF ({_why_off(name, facts)}): {_instead_of(name, facts)}")
     for name, meaning in _DENIED.items():
         if name in facts.denied:
             yield _line(name, f"DENIED (the kernel or a sandbox refuses it): {meaning}")
@@ -104,8 +104,8 @@ def report(facts: Facts) -> Iterator[str]:
     yield ""
 
 
-def _instead_of(name: str) -> str:
-    if name == "close_range" and not os.path.isdir("/proc/self/fd"):
+def _instead_of(name: str, facts: Facts) -> str:
+    if name == "close_range" and not facts.has_proc:
         return _WITHOUT_CLOSE_RANGE_AND_PROC
     return _WITHOUT[name]
 

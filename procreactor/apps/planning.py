@@ -101,10 +101,11 @@ class Planner:
         if not argv:
             raise ValueError("argv must have at least the program")
         name = argv[0]
-        last = self._program
-        program = last[1] if name is last[0] else encode_path(name, "argv[0]")
-        if name is not last[0] and (type(name) is str or type(name) is bytes):
-            self._program = name, program
+        last_name, program = self._program
+        if name is not last_name:
+            program = encode_path(name, "argv[0]")
+            if type(name) is str or type(name) is bytes:  # a path may be another next time
+                self._program = name, program
         child_env, rows = self._own_env
         if command.env is not None or command.env_extra is not None:
             env = _with_extra(self._env if command.env is None else command.env, command.env_extra)

@@ -24,7 +24,7 @@ SOURCES = (
     "hangup.c",
     "pty.c",
     "timer.c",
-    "group.c",
+    "cgroup.c",
     "text.c",
 )
 

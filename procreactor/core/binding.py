@@ -39,11 +39,11 @@ __all__ = [
     "SpawnCall",
     "SpawnerThreads",
     "adopt_orphans",
+    "cgroup_is_as_new",
     "disable",
     "drop",
     "feature_names",
     "features",
-    "group_is_as_new",
     "ignored_signals",
     "open_pty",
     "open_timer",
@@ -714,9 +714,9 @@ def open_pty(rows: int, columns: int, room: Any = None) -> tuple[int, int]:
     return fds[0], fds[1]
 
 
-def group_is_as_new(directory_fd: int, events_fd: int) -> bool:
+def cgroup_is_as_new(directory_fd: int, events_fd: int) -> bool:
     """Whether another child may be born into a cgroup (csrc/procreactor.h); OSError."""
-    code: int = lib.pr_group_is_as_new(directory_fd, events_fd)
+    code: int = lib.pr_cgroup_is_as_new(directory_fd, events_fd)
     if code < 0:
         _check(code)
     return code > 0

@@ -195,7 +195,7 @@ class Cgroup:
 
         Who has the right to may freeze it, make groups below it, or remove it.
         """
-        return not self.is_spent and binding.group_is_as_new(self.fd, self._events_fd)
+        return not self.is_spent and binding.cgroup_is_as_new(self.fd, self._events_fd)
 
     def _events(self) -> bytes:
         try:

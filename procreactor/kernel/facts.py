@@ -66,6 +66,9 @@ class Facts:
     disabled: frozenset[str]
     """Those that PROCREACTOR_DISABLE switches off."""
 
+    has_proc: bool
+    """Whether /proc tells a child which fds it has."""
+
     open_files: Limit
     processes: Limit
     """RLIMIT_NPROC, which does not bind root."""
@@ -107,6 +110,7 @@ def read_facts() -> Facts:
         uid=os.geteuid(),
         used=children.in_use(),
         disabled=frozenset(name.strip() for name in names if name.strip()),
+        has_proc=os.path.isdir("/proc/self/fd"),
         open_files=Limit(*resource.getrlimit(resource.RLIMIT_NOFILE)),
         processes=Limit(*resource.getrlimit(resource.RLIMIT_NPROC)),
         most_pids=_read_number("/proc/sys/kernel/pid_max"),

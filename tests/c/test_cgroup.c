@@ -119,34 +119,34 @@ TEST(another_may_be_born_where_nobody_is_and_nothing_was_left)
     char below[sizeof group + 64];
     int fd = make_group(), events_fd = open_events();
     snprintf(below, sizeof below, "%s/below", group);
-    CHECK_INT(pr_group_is_as_new(fd, events_fd), 1);
+    CHECK_INT(pr_cgroup_is_as_new(fd, events_fd), 1);
     CHECK_INT(mkdir(below, 0755), 0);
-    CHECK_INT(pr_group_is_as_new(fd, events_fd), 0);
+    CHECK_INT(pr_cgroup_is_as_new(fd, events_fd), 0);
     CHECK_INT(rmdir(below), 0);
-    CHECK_INT(pr_group_is_as_new(fd, events_fd), 1);
+    CHECK_INT(pr_cgroup_is_as_new(fd, events_fd), 1);
     scene_shell(&scene, NULL, "read word");
     scene_map(&scene, 0, PR_WE_WRITE);
     scene.request.cgroup_fd = fd;
     scene_start(&scene);
-    CHECK_INT(pr_group_is_as_new(fd, events_fd), 0);
+    CHECK_INT(pr_cgroup_is_as_new(fd, events_fd), 0);
     scene_end(&scene);
-    while (!pr_group_is_as_new(fd, events_fd)) /* the kernel may take the reaped out of it a little later */
+    while (!pr_cgroup_is_as_new(fd, events_fd)) /* the kernel may take the reaped out of it a little later */
         sched_yield();
     write_file("cgroup.freeze", "1");
-    CHECK_INT(pr_group_is_as_new(fd, events_fd), 0);
+    CHECK_INT(pr_cgroup_is_as_new(fd, events_fd), 0);
     write_file("cgroup.freeze", "0");
-    CHECK_INT(pr_group_is_as_new(fd, events_fd), 1);
+    CHECK_INT(pr_cgroup_is_as_new(fd, events_fd), 1);
     remove_group(fd);
-    CHECK_INT(pr_group_is_as_new(fd, events_fd), 0);
+    CHECK_INT(pr_cgroup_is_as_new(fd, events_fd), 0);
     close(events_fd);
 }
 
 TEST(of_what_is_no_group_nothing_is_as_new)
 {
     int fd = make_group();
-    CHECK_INT(pr_group_is_as_new(fd, -1), -EBADF);
+    CHECK_INT(pr_cgroup_is_as_new(fd, -1), -EBADF);
     int events_fd = open_events();
-    CHECK_INT(pr_group_is_as_new(-1, events_fd), 0);
+    CHECK_INT(pr_cgroup_is_as_new(-1, events_fd), 0);
     close(events_fd);
     remove_group(fd);
 }

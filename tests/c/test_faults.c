@@ -1356,10 +1356,10 @@ static void prepare_group(const struct mode *mode)
 /* What cannot be told is not so; asked once more, it is. */
 static int ask_group(const struct mode *mode)
 {
-    int answer = pr_group_is_as_new(leaf_fd, events_fd);
+    int answer = pr_cgroup_is_as_new(leaf_fd, events_fd);
     (void)mode;
     if (answer == 0)
-        answer = pr_group_is_as_new(leaf_fd, events_fd);
+        answer = pr_cgroup_is_as_new(leaf_fd, events_fd);
     if (answer < 0)
         return answer;
     CHECK_INT(answer, 1);
@@ -1375,7 +1375,7 @@ TEST(any_call_of_a_question_to_a_group_may_fail)
 static int ask_struck(long number, int error)
 {
     twin_fail(number, 1, error);
-    int answer = pr_group_is_as_new(leaf_fd, events_fd);
+    int answer = pr_cgroup_is_as_new(leaf_fd, events_fd);
     twin_reset();
     return answer;
 }
@@ -1383,7 +1383,7 @@ static int ask_struck(long number, int error)
 TEST(a_group_of_which_not_all_can_be_told_is_not_as_new)
 {
     prepare_group(NULL);
-    CHECK_INT(pr_group_is_as_new(leaf_fd, events_fd), 1);
+    CHECK_INT(pr_cgroup_is_as_new(leaf_fd, events_fd), 1);
     CHECK_INT(ask_struck(SYS_fstat, EPERM), 0);
     CHECK_INT(ask_struck(SYS_pread64, ENODEV), 0); /* it is removed */
     CHECK_INT(ask_struck(SYS_pread64, EIO), -EIO);

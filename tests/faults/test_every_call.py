@@ -44,7 +44,7 @@ MOST_TIMES, MOST_TIMES_LONG = 5, 2
 FEW_ERRORS = 2
 
 STRIKES_ALL = os.environ.get("PROCREACTOR_TESTS_STRIKE") == "all"
-"""Whether there is time, an hour, for each call as often as it is made, with each error."""
+"""Whether there is time, 20 minutes, for each call as often as it is made, with each error."""
 
 SWEEP_S = 3600 if STRIKES_ALL else 90
 """How long one act may take."""

@@ -560,14 +560,22 @@ def close_in_a_copy_that_takes_itself_for_the_original(way: str) -> list[int]:
             forest.close()
             os._exit(0)
         os._exit(1)
-    copies = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert len(living(mark)) == 2
+    return [int(exit_code(pid) == 0 and is_whole(forest, tree, it, mark)), len(homes())]
+
+
+def exit_code(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def is_whole(forest: Forest, tree: Tree, it: Grown, mark: str) -> bool:
+    """Whether both of the tree are alive, and it can be killed; then nothing is left of it."""
+    alive = len(living(mark))
     killed = tree.kill(it.pid, LONG_S)
     it.reap()
     forest.harvest(tree)
     forest.close()
     it.close()
-    return [int(copies == 0 and killed), len(homes())]
+    return alive == 2 and killed
 
 
 def close_in_a_copy(way: str) -> list[int]:
@@ -586,14 +594,7 @@ def close_in_a_copy(way: str) -> list[int]:
         forest.harvest(tree)
         forest.close()
         os._exit(code)
-    copies = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert len(living(mark)) == 2
-    killed = tree.kill(it.pid, LONG_S)
-    it.reap()
-    forest.harvest(tree)
-    forest.close()
-    it.close()
-    return [int(copies == 2 and killed), len(homes())]
+    return [int(exit_code(pid) == 2 and is_whole(forest, tree, it, mark)), len(homes())]
 
 
 def test_a_leader_of_a_batch_may_be_killed_from_its_owners_thread(forest: Forest) -> None:

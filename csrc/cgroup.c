@@ -1,4 +1,4 @@
-/* group.c - what the files of a control group say of it.
+/* cgroup.c - what the files of a control group say of it.
  *
  * Asked once per command, when that has ended: so two system calls and no object of Python's, of which
  * the result of an os.fstat alone costs more than both.
@@ -24,7 +24,7 @@ static int read_events(int events_fd, char *text, size_t size)
     return got < 0 ? (int)got : 0;
 }
 
-int pr_group_is_as_new(int directory_fd, int events_fd)
+int pr_cgroup_is_as_new(int directory_fd, int events_fd)
 {
     char text[256];
     struct stat facts;
