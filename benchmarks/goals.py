@@ -209,13 +209,17 @@ def _commands() -> Iterator[Goal]:
         yield from _faster("tiny", ours, {"xargs": 2.5, "parallel": 20.0}, "commands per second")
     # xargs collects no output: so this is what is like it.
     yield from _faster("tiny", _UNGROUPED, {"xargs": 2.5}, "the same, no output collected")
-    for point in ("16 of 64 MiB", "1,024 of 1 MiB"):
+    for amount, point, times in (
+        ("1 GiB", "16 of 64 MiB", 5.0),
+        ("1 GiB", "1,024 of 1 MiB", 5.0),
+        ("256 MiB", "16 of 16 MiB that compute", 1.0),
+    ):
         top, bottom = (
             Ref("ordered_output", f"ordered output, {point}", library, "gigabytes_per_s")
             for library in (_COMMAND, "parallel")
         )
-        measure = f"1 GiB through -k, {point}"
-        yield Goal(measure, f"{_COMMAND} / parallel", top, bottom, Bound.AT_LEAST, 5.0)
+        measure = f"{amount} through -k, {point}"
+        yield Goal(measure, f"{_COMMAND} / parallel", top, bottom, Bound.AT_LEAST, times)
     start = Ref("command_start", "start-up, one item", _COMMAND, "ms")
     yield Goal("start-up, one item", f"{_COMMAND}, ms", start, None, Bound.AT_MOST, 60)
 

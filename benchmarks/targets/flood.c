@@ -1,4 +1,6 @@
-/* flood.c - writes argv[1] bytes to standard output and exits; status 1 when it cannot.
+/* flood.c [WORK] BYTES - writes BYTES bytes to standard output and exits; status 1 when it cannot.
+ *
+ * WORK: so many multiplications, each of the one before, are done ahead of each 64 KiB.
  *
  * Without libc, as tiny.c: a thousand of them at once are to cost the reader, not ld.so. The bytes
  * are zeros of .bss, so no child has memory of its own for them but the kernel's zero pages.
@@ -48,16 +50,34 @@ __asm__(".globl _start\n"
         "    bl flood\n");
 #endif
 
+static unsigned long number(const char *digit)
+{
+    unsigned long value = 0;
+    for (; *digit; digit++)
+        value = value * 10 + (unsigned long)(*digit - '0');
+    return value;
+}
+
+static void work(unsigned long times)
+{
+    volatile unsigned long last; /* or the compiler would leave it all out */
+    unsigned long value = 3;
+    while (times-- > 0)
+        value *= value;
+    last = value;
+    (void)last;
+}
+
 /* What the kernel leaves on the stack (System V ABI): argc, then argv. */
 __attribute__((used, noreturn)) void flood(const long *stack)
 {
-    unsigned long left = 0;
-    long status = stack[0] != 2;
-    if (status == 0)
-        for (const char *digit = (const char *)stack[2]; *digit; digit++)
-            left = left * 10 + (unsigned long)(*digit - '0');
+    const long words = stack[0];
+    long status = words < 2 || words > 3;
+    unsigned long times = words == 3 ? number((const char *)stack[2]) : 0;
+    unsigned long left = status == 0 ? number((const char *)stack[words]) : 0;
     while (left > 0 && status == 0) {
         unsigned long size = left < CHUNK_BYTES ? left : CHUNK_BYTES;
+        work(times);
         long written = system_call(SYS_WRITE, 1, (long)zeros, (long)size);
         if (written > 0)
             left -= (unsigned long)written;

@@ -167,10 +167,9 @@ class Engine(Generic[S]):
     or raises StopIteration. *new_sinks* makes the places for stdout and stderr of a task, when it
     has written something. *on_start* is told of each task before its start, of which an OSError out
     of it is one; *on_retry* of one that is over and will be started again, *on_turn* of each turn
-    of the loop, before it waits. *pause_s* is asked, with its sinks, for how long what a command
-    writes may stay where it is. *pass_on* moves what is in a pipe straight to where its sink would
-    bring it (collected.py). *signals_stay*: the program ignores no more signals than it does now
-    (spawners.py).
+    of the loop, before it waits. *must_wait* is asked whether what a command writes is to stay in
+    its pipe; *pass_on* moves that straight to where its sink would bring it (collected.py).
+    *signals_stay*: the program ignores no more signals than it does now (spawners.py).
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class Engine(Generic[S]):
         on_start: Callable[[Task], object] = lambda task: None,
         on_retry: Callable[[Task], object] = lambda task: None,
         on_turn: Callable[[], object] = lambda: None,
-        pause_s: Callable[[tuple[S, S]], float] | None = None,
+        must_wait: Callable[[tuple[S, S], Callable[[], object]], bool] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
         signals_stay: bool = False,
     ) -> None:
@@ -226,7 +225,7 @@ class Engine(Generic[S]):
                 self._sinks_of,
                 self._ended.append,
                 on_live=self._on_live,
-                pause_s=pause_s,
+                must_wait=must_wait,
                 pass_on=pass_on,
                 at_once=policy.jobs,
                 threads=min(policy.jobs, thread_count()),

@@ -12,9 +12,10 @@ Rules:
 - Standard input, where it is a pipe, gets *data*, whole, and is closed; a child that does not read
   it is no error.
 - A stream that keeps filling its pipe is hot, as in reader.py, and its pipe is grown.
-- What nobody has room for stays in the pipe, and the child waits. For a moment its events are
-  passed over; for longer its streams leave the set, in which they would be ready all the time. The
+- What nobody has room for stays in the pipe, and the child waits: its streams leave the set, in
+  which they would be ready all the time, for as long as is said, or until who said so ends it. The
   exit is seen all the same, and the drain time is not prolonged: what the pipe holds is read then.
+  A pipe that was full when its child began to wait is hot when that ends.
 - A pidfd that is readable while nothing is to be had (a traced zombie) is looked at again a little
   later, or the loop would spin.
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from procreactor.core.binding import (
     GATHERED_ALL_0,
@@ -80,26 +81,27 @@ S = TypeVar("S", bound=Sink)
 class Collecting(Generic[S]):
     """What the collected children of one loop share.
 
-    *new_sinks* makes the places for stdout and stderr of the child with a given number. *pause_s*
-    is asked, with these, for how many seconds the child need not be read, though it has written.
+    *new_sinks* makes the places for stdout and stderr of the child with a given number. *must_wait*
+    is asked, with these, whether the child is not to be read, though it has written, until what it
+    is given with them is called: once, or more often.
     *pass_on* moves what is in a pipe to where its sink would bring it, without reading it, and
     returns how many bytes that were; 0 for none, be it that the pipe has none: then it is read.
     """
 
-    __slots__ = ("buffer", "drain_s", "loop", "new_sinks", "pass_on", "pause_s")
+    __slots__ = ("buffer", "drain_s", "loop", "must_wait", "new_sinks", "pass_on")
 
     def __init__(
         self,
         loop: EventLoop,
         drain_s: float,
         new_sinks: Callable[[int], tuple[S, S]],
-        pause_s: Callable[[tuple[S, S]], float] | None = None,
+        must_wait: Callable[[tuple[S, S], Callable[[], object]], bool] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
     ) -> None:
         self.loop = loop
         self.drain_s = drain_s
         self.new_sinks = new_sinks
-        self.pause_s = pause_s
+        self.must_wait = must_wait
         self.pass_on = pass_on
         self.buffer = GatherBuffer(BUFFER_BYTES)
 
@@ -132,14 +134,16 @@ class CollectedChild(Generic[S]):
         "_drain_timer",
         "_exit_watch",
         "_fds",
+        "_full",
         "_gather",
         "_grown",
         "_heat",
         "_in_fd",
+        "_is_waiting",
         "_number",
         "_on_over",
-        "_pause_timer",
         "_read_due_s",
+        "_retry_timer",
         "_shared",
         "_sinks",
         "_told",
@@ -165,12 +169,16 @@ class CollectedChild(Generic[S]):
         self._on_over = on_over
         self._sinks: tuple[S, S] | None = None
         self._drain_timer: Timer | None = None
-        self._pause_timer: Timer | None = None
+        self._retry_timer: Timer | None = None
+        self._is_waiting = False
         self._writer: StreamWriter | None = None
         self._watched = False
         self._heat = 0
         self._read_due_s = 0.0
         self._grown: tuple[int, ...] = ()
+        self._full: tuple[int, ...] = ()
+        """Whose pipes were full when they were last read, while it is not hot."""
+
         self._told = 0
         self.status: ExitStatus | None = None
         """How the child ended, once it is reaped."""
@@ -285,10 +293,8 @@ class CollectedChild(Generic[S]):
             self._look_again()
 
     def _on_stream_ready(self, events: int) -> None:
-        pause_s = self._pause_s()
-        if pause_s:
-            if pause_s >= _LOOK_AGAIN_S:
-                self._pause(pause_s)
+        if self._must_wait():
+            self._wait()
             return
         if self._grown and self._shared.pass_on is not None:
             now_s = time.monotonic()
@@ -297,28 +303,33 @@ class CollectedChild(Generic[S]):
             self._read_due_s = now_s + _READ_ALL_S
         self._read()
 
-    def _pause_s(self) -> float:
-        ask, sinks = self._shared.pause_s, self._sinks
-        return ask(sinks) if ask is not None and sinks is not None else 0.0
+    def _must_wait(self) -> bool:
+        ask, sinks = self._shared.must_wait, self._sinks
+        return ask is not None and sinks is not None and ask(sinks, self._end_wait)
 
-    def _pause(self, pause_s: float) -> None:
-        """Have the streams looked at again *pause_s* from now, and not before."""
-        self._pause_timer = self._shared.loop.call_later(pause_s, self._end_pause)
+    def _wait(self) -> None:
+        """Have the streams looked at no more until `_end_wait`."""
+        self._is_waiting = True
         for fd in self._open_streams():
             self._shared.loop.disown(fd)
 
-    def _end_pause(self) -> None:
-        self._pause_timer = None
-        pause_s = self._pause_s()
-        if pause_s >= _LOOK_AGAIN_S:
-            self._pause(pause_s)
+    def _end_wait(self) -> None:
+        """Have the streams read from the next turn on; idempotent."""
+        if not self._is_waiting:
             return
+        if self._heat < _HOT and self._full:
+            self._heat = _HOT
+            self._grow(fd for fd in self._full if fd in self._open_streams())
+        if self._grown:
+            self._read_due_s = time.monotonic() + _READ_ALL_S  # what they have can be passed on
         try:
             for fd in self._open_streams():
                 self._shared.loop.disown(fd)
                 self._shared.loop.watch(fd, self._on_stream_ready, READ)
         except OSError:  # the set is full by now
-            self._pause(_LOOK_AGAIN_S)
+            self._retry_timer = self._shared.loop.call_later(_LOOK_AGAIN_S, self._end_wait)
+        else:
+            self._is_waiting = False
 
     def _open_streams(self) -> list[int]:
         pairs = zip(_STREAM_BITS, self._fds, strict=True)
@@ -451,8 +462,8 @@ class CollectedChild(Generic[S]):
             child.close()
 
     def _end_rest(self) -> None:
-        timers = self._drain_timer, self._pause_timer
-        self._drain_timer = self._pause_timer = None
+        timers = self._drain_timer, self._retry_timer
+        self._drain_timer = self._retry_timer = None
         for timer in timers:
             if timer is not None and timer.state is TimerState.ACTIVE:
                 self._shared.loop.timers.cancel(timer)
@@ -483,12 +494,16 @@ class CollectedChild(Generic[S]):
     def _warm_up(self, pieces: tuple[bytes, bytes]) -> None:
         """Note that a pipe was full; grow those that are, once they prove hot."""
         self._heat += 1
+        self._full = tuple(
+            fd
+            for bit, fd, data in zip(_STREAM_BITS, self._fds, pieces, strict=True)
+            if not self._told & bit and len(data) >= _FULL_BYTES
+        )
         if self._heat == _HOT:
-            self._grown = tuple(
-                fd
-                for bit, fd, data in zip(_STREAM_BITS, self._fds, pieces, strict=True)
-                if not self._told & bit and len(data) >= _FULL_BYTES and try_grow(fd) is not None
-            )
+            self._grow(self._full)
+
+    def _grow(self, fds: Iterable[int]) -> None:
+        self._grown = tuple(fd for fd in fds if try_grow(fd) is not None)
 
     def _end_input(self, key: int) -> None:
         writer, self._writer = self._writer, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from held import wait_for
@@ -325,62 +327,105 @@ def test_what_is_there_can_be_had_without_waiting_and_its_size_is_told(bench: Be
 # --- what nobody has room for ---------------------------------------------------------------------
 
 
-class Pauses:
-    """Says how long a child need not be read, and counts how often it was asked."""
+class Waits:
+    """Says whether a child has to wait, counts how often it was asked, and has it go on."""
 
-    def __init__(self, pause_s: float) -> None:
-        self.pause_s = pause_s
+    def __init__(self) -> None:
+        self.must = False
         self.asked = 0
+        self._end: Callable[[], object] = lambda: None
 
-    def __call__(self, sinks: tuple[Pieces, Pieces]) -> float:
+    def __call__(self, sinks: tuple[Pieces, Pieces], end: Callable[[], object]) -> bool:
         self.asked += 1
-        return self.pause_s
+        self._end = end
+        return self.must
+
+    def end(self, *, for_good: bool = True) -> None:
+        self.must = not for_good
+        self._end()
 
 
-def start_paused(
-    bench: Bench, script: str, pause_s: float
-) -> tuple[CollectedChild[Pieces], Pauses]:
-    """One that has written a word, and is not read from then on, until `pause_s` is 0."""
+def start_waiting(bench: Bench, script: str) -> tuple[CollectedChild[Pieces], Waits]:
+    """One that has written a word, and has to wait with all that comes after it."""
     one = bench.start(f"echo out; read word; {script}", b"later")
-    pauses = Pauses(0.0)
-    bench.shared.pause_s = pauses
+    waits = bench.shared.must_wait = Waits()
     one.watch()
     bench.run_until(one.output)
-    pauses.pause_s = pause_s
+    waits.must = True
     one.feed(b"word\n")
-    return one, pauses
+    return one, waits
 
 
-@pytest.mark.parametrize("pause_s", [0.001, 0.05])
-def test_one_that_pauses_is_read_on_afterwards(bench: Bench, pause_s: float) -> None:
-    one, pauses = start_paused(bench, "head -c 3000000 /dev/zero", pause_s)
-    bench.run_until(lambda: pauses.asked > 3)
+def test_one_that_has_to_wait_does_not_wake_the_loop_until_it_need_not(bench: Bench) -> None:
+    one, waits = start_waiting(bench, "exec head -c 3000000 /dev/zero")
+    bench.run_until(lambda: waits.asked)
+    asked = waits.asked
+    bench.loop.run_once(0)
+    assert not select.select([bench.loop.epoll_fd], [], [], 0.05)[0]
+    waits.end(for_good=False)
+    bench.run_until(lambda: waits.asked > asked)
+    assert not select.select([bench.loop.epoll_fd], [], [], 0.05)[0]
     assert texts(one)[0] == b"out\n"
-    pauses.pause_s = 0.0
+    waits.end()
     bench.run_until(lambda: bench.over)
+    assert texts(one)[0] == b"out\n" + bytes(3_000_000)
+    waits.end()  # nobody is there any more
+    assert not bench.loop.timers
+
+
+def test_a_pipe_that_was_full_before_the_wait_is_grown_after_it(bench: Bench) -> None:
+    one, waits = start_waiting(bench, "exec head -c 3000000 /dev/zero")
+    waits.must = False
+    bench.run_until(lambda: one._full)
+    waits.must = True
+    asked = waits.asked
+    bench.run_until(lambda: waits.asked > asked)
+    waits.end()
+    grown = list(one._grown)
+    bench.run_until(lambda: bench.over)
+    assert len(grown) == 1
     assert texts(one)[0] == b"out\n" + bytes(3_000_000)
 
 
-def test_one_that_pauses_for_long_does_not_wake_the_loop(bench: Bench) -> None:
-    one, pauses = start_paused(bench, "exec yes", DEADLINE_S)
-    bench.run_until(lambda: pauses.asked)
-    bench.loop.run_once(0)
-    assert pauses.asked == 1
-    assert not select.select([bench.loop.epoll_fd], [], [], 0.05)[0]
+def test_one_that_is_killed_while_it_waits_leaves_nothing(bench: Bench) -> None:
+    one, waits = start_waiting(bench, "echo more; exec sleep 1000")
+    bench.run_until(lambda: waits.asked)
     one.kill()
+    waits.end()
+    assert not bench.loop.timers
 
 
-def test_the_end_of_one_that_pauses_is_seen_and_what_is_left_of_it_read(bench: Bench) -> None:
-    one, _ = start_paused(bench, "echo more; exit 3", DEADLINE_S)
+def test_a_set_that_is_full_when_the_wait_ends_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, waits = start_waiting(bench, "echo more; exec sleep 1000")
+    bench.run_until(lambda: waits.asked)
+    refused = []
+
+    def refuse(*args: object) -> NoReturn:
+        refused.append(args)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventLoop, "watch", refuse)
+        waits.end()
+        bench.run_until(lambda: len(refused) > 2)
+    bench.run_until(lambda: b"more" in texts(one)[0])
+    one.kill()
+    assert not bench.loop.timers
+
+
+def test_the_end_of_one_that_waits_is_seen_and_what_is_left_of_it_read(bench: Bench) -> None:
+    one, _ = start_waiting(bench, "echo more; exit 3")
     bench.run_until(lambda: bench.over)
     assert one.status is not None
     assert (one.status.code, texts(one)[0]) == (3, b"out\nmore\n")
 
 
-def test_one_that_pauses_is_not_waited_for_longer_than_others(bench: Bench) -> None:
-    """What others hold open, and pauses, ends with the drain time, like any."""
+def test_one_that_waits_is_not_waited_for_longer_than_others(bench: Bench) -> None:
+    """What others hold open, and has to wait, ends with the drain time, like any."""
     bench.shared.drain_s = 0.0
-    one, _ = start_paused(bench, "yes & exit 3", DEADLINE_S)
+    one, _ = start_waiting(bench, "yes & exit 3")
     bench.run_until(lambda: bench.over)
     assert texts(one)[0].startswith(b"out\n")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.adapters.spawn import ENVIRONMENT
-from benchmarks.adapters.spawn._tools import find_tool, run_lines
+from benchmarks.adapters.spawn._tools import find_tool, read_lines, run_lines
 
-__all__ = ["STARTS_ANEW", "WAYS", "command_line", "spawn_many"]
+__all__ = ["STARTS_ANEW", "WAYS", "command_line", "run_ordered", "spawn_many"]
 
 WAYS = frozenset({"plain"})
 STARTS_ANEW = True
@@ -23,3 +23,8 @@ def command_line(at_once: int, *options: str) -> list[str]:
 def spawn_many(argv: Sequence[str], count: int, at_once: int, way: str) -> float:
     """See `benchmarks.adapters.spawn`; the child's last argument is the line."""
     return run_lines([*command_line(at_once), *argv], count, ENVIRONMENT)
+
+
+def run_ordered(argv: Sequence[str], lines: bytes, at_once: int) -> tuple[float, int]:
+    """See `benchmarks.adapters.spawn`; no order is kept: the children have the pipe themselves."""
+    return read_lines([*command_line(at_once), *argv], lines, ENVIRONMENT)

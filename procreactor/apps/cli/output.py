@@ -6,8 +6,7 @@ Modes:
 - **Keep order**: the groups in the order in which the jobs started. The job whose turn it is writes
   through at once, while it runs; its stderr too, unless that is the same file as stdout, where it
   would come between. What the others write is held (held.py). While the one whose turn it is writes
-  all that we can pass on, nobody is helped by more being put aside: the others may wait, and do not
-  have their output written to the disk and read again.
+  all that we can pass on, they wait instead (throttle.py), each in the pipes that it has filled.
 - **Line buffer**: whole lines, as they come. With keep order: those of the job whose turn it is.
 - A **tag** and a tab before each line, in any mode (tagging.py).
 - **Without room**: when what is held cannot be spilled, nothing more is started, but what runs may
@@ -51,6 +50,7 @@ from procreactor.apps.cli.held import Extent, Held, Part, Spill
 from procreactor.apps.cli.order import Order, Place
 from procreactor.apps.cli.outlet import Outlet
 from procreactor.apps.cli.tagging import Tagger, end_of_lines
+from procreactor.apps.cli.throttle import Throttle
 from procreactor.transport.passage import Passage
 from procreactor.typed import TypeVar
 
@@ -60,20 +60,6 @@ _QUEUE_BYTES = 4 << 20
 _COPY_BYTES = 1 << 20
 _SENDFILE_BYTES = 1 << 30
 _IOV_MAX = 1024
-
-_BUSY_BYTES = 131072
-_BUSY_S = 0.005
-"""Whose turn it is has written so much within so long: so long nobody is read of whom enough is
-held. With the turn of the loop as the measure instead of the time, all children wanted the CPUs
-that the one whose turn it is needed, and half of a GiB went over the disk."""
-
-_ENOUGH_BYTES = 131072
-"""What goes through memory is copied twice, what goes from pipe to pipe not at all: no more than
-keeps the output busy until a child is awake again."""
-
-_TURN_OF_ALL_S = 0.1
-"""So often all are read nevertheless: one that never stops must not keep the others from their
-ends, of which one may be a reason to halt."""
 
 _NO_ROOM_S = 0.1
 """So often those who wait because there is no room are looked at again."""
@@ -161,7 +147,7 @@ class StreamSink:
 
     def _pass_on(self, data: bytes) -> None:
         if self.is_direct:
-            self._writer.enqueue(self._fd, data)
+            self._writer.enqueue_new(self._fd, data)
         else:
             self.held.append(self._fd, data)
 
@@ -184,9 +170,10 @@ class StreamSink:
 class _Job:
     """One that runs: its streams, and what those left that ended behind it before their turn."""
 
-    __slots__ = ("err", "followers", "out", "place", "seqs")
+    __slots__ = ("err", "followers", "out", "place", "seq", "seqs")
 
-    def __init__(self, out: StreamSink, err: StreamSink, followers: Held) -> None:
+    def __init__(self, seq: int, out: StreamSink, err: StreamSink, followers: Held) -> None:
+        self.seq = seq
         self.out = out
         self.err = err
         self.followers = followers
@@ -201,7 +188,8 @@ class OutputWriter:
 
     *early*: in keep order, the job whose turn it is writes through while it runs; without, only
     when it has ended, so that an attempt that fails can be discarded. *before_write* is called
-    before anything is written (to clear a progress line).
+    before anything is written (to clear a progress line). *call_later* is that of the loop; without
+    it nobody is made to wait, nor for the sake of speed unless it *throttles*.
     """
 
     def __init__(
@@ -213,6 +201,8 @@ class OutputWriter:
         fds: tuple[int, int] = (1, 2),
         spill: Spill | None = None,
         before_write: Callable[[], object] | None = None,
+        call_later: Callable[[float, Callable[[], object]], object] | None = None,
+        throttles: bool = True,
     ) -> None:
         self.spill = Spill() if spill is None else spill
         self._keep_order = keep_order
@@ -220,6 +210,8 @@ class OutputWriter:
         self._early = early
         self._fds = fds
         self._before_write = before_write
+        self._call_later = call_later
+        self._throttles = throttles
         self._err_may_come_between = line_buffer or not _same_file(*fds)
         self._jobs: dict[int, _Job] = {}
         self._order: Order[_Job] = Order()
@@ -232,8 +224,11 @@ class OutputWriter:
             fd: Passage(outlet.fd, partial(self._wait, outlet))
             for fd, outlet in self._outlets.items()
         }
-        self._due_bytes = 0
-        self._due_since_s = self._busy_until_s = self._turn_of_all_s = 0.0
+        self._waiting: dict[int, Callable[[], object]] = {}
+        """The jobs that wait until there is room, or their turn, and what has them go on."""
+
+        self._looks_later = False
+        self._throttle = Throttle()
         self.queued_bytes = 0
         """How much `flush` would write."""
 
@@ -255,7 +250,7 @@ class OutputWriter:
         known = self._jobs.get(seq)
         if known is not None:
             return self._restart(known, label)
-        job = _Job(self._sink(0, label), self._sink(1, label), Held(self.spill))
+        job = _Job(seq, self._sink(0, label), self._sink(1, label), Held(self.spill))
         self._jobs[seq] = job
         if self._keep_order:
             job.place = self._order.join(job)
@@ -271,6 +266,7 @@ class OutputWriter:
         if job is None:
             self._queued.append(seq)  # it had nothing to say
             return
+        self._waiting.pop(seq, None)
         job.out.end()
         job.err.end()
         place = job.place
@@ -310,27 +306,53 @@ class OutputWriter:
         """Take back `stop_waiting`."""
         self._is_patient = True
 
-    def pause_s(self, seq: int) -> float:
-        """For how long what job *seq* writes had better wait: enough of it is held until its turn.
+    def must_wait(self, seq: int, go_on: Callable[[], object]) -> bool:
+        """Whether what job *seq* writes is to stay in its pipe.
 
-        Only while there is much to be written without it, or no room for it.
+        While so much is written without it that it had better wait (throttle.py), or while there is
+        no room for it. If so, *go_on* is called when that has changed, or may have.
         """
+        wait_s = self._wait_s(seq)
+        if wait_s <= 0 or self._call_later is None:
+            return False
+        self._waiting[seq] = go_on
+        if not self._looks_later:
+            self._looks_later = True
+            self._call_later(wait_s, self._look_at_waiting)
+        return True
+
+    def _wait_s(self, seq: int) -> float:
         if not self._is_patient and self.queued_bytes > _QUEUE_BYTES:
             return _NO_ROOM_S
-        if not self._keep_order:
-            return 0.0
-        left_s = _NO_ROOM_S if self._has_no_room else self._busy_until_s - time.monotonic()
-        if left_s <= 0:
+        if not self._has_no_room and not (self._throttles and self._throttle.is_on):
             return 0.0
         job = self._jobs.get(seq)
         if job is None or job.place is None or job.place.before is None:
             return 0.0
-        enough_bytes = min(_ENOUGH_BYTES, self.spill.holder_bytes // 2)
-        is_enough = job.out.held_bytes + job.err.held_bytes >= enough_bytes
-        return left_s if is_enough or self.spill.is_full else 0.0
+        return _NO_ROOM_S if self._has_no_room else self._throttle.until_s - time.monotonic()
+
+    def _look_at_waiting(self) -> None:
+        now_s = time.monotonic()
+        self._throttle.look(now_s)
+        if self._waiting and self._throttle.is_on and self._call_later is not None:
+            self._call_later(self._throttle.until_s - now_s, self._look_at_waiting)
+        else:
+            self._looks_later = False
+            self._let_all_go_on()
+
+    def _let_all_go_on(self) -> None:
+        for seq in list(self._waiting):
+            self._let_go_on(seq)
+
+    def _let_go_on(self, seq: int) -> None:
+        go_on = self._waiting.get(seq)
+        if go_on is not None:
+            go_on()
+            del self._waiting[seq]
 
     def discard(self, seq: int) -> None:
         """Forget what job *seq* wrote, as far as it is held; it keeps its place, to start again."""
+        self._waiting.pop(seq, None)  # it is another child that starts again
         job = self._jobs[seq]
         job.out.drop()
         job.err.drop()
@@ -344,7 +366,8 @@ class OutputWriter:
         files; raised again each time, and nothing more is written to the streams, except that
         after an error about the directory nothing is lost: what is due is written first.
         """
-        self._note_rate(time.monotonic())
+        if self._throttle.look(time.monotonic()):
+            self._let_all_go_on()
         if self.spill.error is not None and not self._has_no_room:
             self._go_on_without_room()
         if self._error is None:
@@ -357,22 +380,12 @@ class OutputWriter:
         if self.spill.error is not None:
             raise self.spill.error
 
-    def _note_rate(self, now_s: float) -> None:
-        if self._due_bytes >= _BUSY_BYTES and now_s < self._turn_of_all_s:
-            self._busy_until_s = now_s + _BUSY_S
-        elif self._due_bytes >= _BUSY_BYTES:
-            self._busy_until_s = 0.0
-            self._turn_of_all_s = now_s + _TURN_OF_ALL_S
-        elif now_s < self._due_since_s + _BUSY_S:
-            return
-        self._due_bytes = 0
-        self._due_since_s = now_s
-
     def close(self) -> None:
         """Let go of all that is held or queued, and of the temporary files; idempotent."""
         self._queue.clear()
         self.queued_bytes = 0
         self._jobs.clear()
+        self._waiting.clear()
         for passage in self._passages.values():
             passage.close()
         for outlet in self._outlets.values():
@@ -381,6 +394,11 @@ class OutputWriter:
 
     # --- For the sinks ----------------------------------------------------------------------------
 
+    def enqueue_new(self, fd: int, data: bytes) -> None:
+        """Queue *data*, which has come just now, for *fd*."""
+        self._throttle.new_bytes += len(data)
+        self.enqueue(fd, data)
+
     def enqueue(self, fd: int, part: Part) -> None:
         """Queue *part* for *fd*; after an error it is for nobody."""
         if self._error is not None:
@@ -388,7 +406,6 @@ class OutputWriter:
         self._queue.append((fd, part))
         size_bytes = part.length if isinstance(part, Extent) else len(part)
         self.queued_bytes += size_bytes
-        self._due_bytes += size_bytes
         if self.queued_bytes > _QUEUE_BYTES and self._is_patient:
             self._write_queue()
 
@@ -412,7 +429,7 @@ class OutputWriter:
             return 0
         except _WaitEnded:
             return 0  # what was moved is written, and what was not is still there
-        self._due_bytes += moved_bytes
+        self._throttle.new_bytes += moved_bytes
         return moved_bytes
 
     def enqueue_held(self, held: Held) -> None:
@@ -444,6 +461,7 @@ class OutputWriter:
             self._begin_turn(self._order.first.value)
 
     def _begin_turn(self, job: _Job) -> None:
+        self._let_go_on(job.seq)
         if self._has_no_room:
             job.out.write_all_through()
             job.err.write_all_through()
@@ -533,7 +551,9 @@ class OutputWriter:
             self._is_waiting = True  # from here on `stop_waiting` raises
             if not self._is_patient:
                 raise _WaitEnded
+            begun_s = time.monotonic()
             outlet.wait()
+            self._throttle.waited_s += time.monotonic() - begun_s
         finally:
             self._is_waiting = False
 

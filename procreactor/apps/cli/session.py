@@ -132,6 +132,8 @@ class Session:
                 line_buffer=options.output == "lines",
                 early=options.retries == 1 and options.memfree_bytes is None,
                 before_write=self._view.clear,
+                call_later=self._call_later,
+                throttles=options.timeout is None,  # who is made to wait is not slow
             )
         # Of what most runs do not need, thousands of jobs are not to pay for the question.
         self._has_early_sinks = options.keep_order or self._results is not None
@@ -163,7 +165,7 @@ class Session:
                 on_start=self._on_start,
                 on_retry=self._on_retry,
                 on_turn=self._on_turn,
-                pause_s=self._pause_s if self._writer is not None else None,
+                must_wait=self._must_wait if self._writer is not None else None,
                 pass_on=_Stream.pass_on if self._results is None else None,
                 signals_stay=True,  # the program is ours, and what it sets it handles
             )
@@ -313,8 +315,11 @@ class Session:
         assert job.sinks is not None
         return job.sinks
 
-    def _pause_s(self, sinks: tuple[_Stream, _Stream]) -> float:
-        return self._writer.pause_s(sinks[0].job.seq) if self._writer is not None else 0.0
+    def _must_wait(self, sinks: tuple[_Stream, _Stream], go_on: Callable[[], object]) -> bool:
+        return self._writer is not None and self._writer.must_wait(sinks[0].job.seq, go_on)
+
+    def _call_later(self, delay_s: float, call: Callable[[], object]) -> None:
+        self._engine.loop.call_later(delay_s, call)
 
     def _on_retry(self, task: Task) -> None:
         job = task.command.tag

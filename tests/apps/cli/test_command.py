@@ -830,6 +830,42 @@ def caught_all(pid: int) -> bool:
     return not any(int(one, 16) for one in pending) and "State:\tS" in status
 
 
+AT_ITS_PACE = """
+import os, sys, time
+left, pause_s = int(sys.argv[1]), float(sys.argv[2])
+while left and not os.path.exists("done"):
+    left -= os.write(1, bytes(min(left, 65536)))
+    open("begun", "w").close()
+    time.sleep(pause_s)
+sys.exit(not left)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "pause_s", "most_bytes"),
+    [
+        ([], "0.001", 512 << 20),
+        (["--timeout", "600"], "0", 4 << 30),
+    ],
+    ids=["one that computes", "a time limit"],
+)
+def test_what_is_not_due_is_put_aside_and_not_made_to_wait(
+    tmp_path: Path, words: list[str], pause_s: str, most_bytes: int
+) -> None:
+    """The first one writes until the second one has written all, and fails where it comes late."""
+    script = Path(tmp_path, "script")
+    script.write_text(AT_ITS_PACE)
+    first = f"exec {PYTHON} -SE {script} {most_bytes} {pause_s}"
+    second = f"until test -e begun; do :; done; head -c {256 << 20} /dev/zero && : >done"
+    with running(
+        tmp_path, "-k", "-j2", *words, "sh", "-c", ":::", first, second, stdout=subprocess.PIPE
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        while process.stdout.read1(1 << 20):
+            pass
+        assert process.wait(DEADLINE_S) == 0
+
+
 FIRST = "echo $$ >pid; exec seq 10000000"
 OBSTINATE = "trap '' TERM; echo $$ >pid; seq 10000000; exec sleep 600"
 

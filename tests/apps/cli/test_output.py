@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from mounts import needs_mounts
 from support import DEADLINE_S
 
-from procreactor.apps.cli.held import HOLDER_BYTES, Spill
+from procreactor.apps.cli.held import Spill
 from procreactor.apps.cli.output import OutputClosed, OutputWriter
 
 
@@ -277,26 +277,77 @@ def test_much_is_written_before_it_is_asked_for(bench: Callable[..., Bench]) -> 
     assert len(one.out) == 20 << 20
 
 
-@pytest.mark.parametrize("holder_bytes", [HOLDER_BYTES, 100_000], ids=["in memory", "spilled"])
-def test_who_is_not_due_may_wait_while_much_is_written_and_enough_is_held(
-    bench: Callable[..., Bench], holder_bytes: int
-) -> None:
-    writer = bench(keep_order=True, spill=Spill(holder_bytes=holder_bytes)).writer
-    first, second = (writer.new_sinks(seq)[0] for seq in (1, 2))
-    piece = bytes(200_000)
-    assert not writer.pause_s(2)
-    until(lambda: feed(writer, first, piece) or not feed(writer, second, b"little"))
-    assert not writer.pause_s(2), "hardly anything is held"
-    second.append(piece)
-    until(lambda: feed(writer, first, piece) or writer.pause_s(2))
-    assert not writer.pause_s(1), "it has the turn"
-    assert not writer.pause_s(7), "it is over, or not known"
-    until(lambda: feed(writer, first, piece) or not writer.pause_s(2))  # its share, now and then
-    until(lambda: feed(writer, first, piece) or writer.pause_s(2))
-    until(lambda: not writer.pause_s(2))  # nothing more is written
+class Later:
+    """Stands for the loop's timers: keeps the calls until it is told that it is time."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+
+    def __call__(self, delay_s: float, call: Callable[[], object]) -> None:
+        assert delay_s < 1
+        self.calls.append(call)
+
+    def is_time(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+class Waiting:
+    """The jobs of *writer* that were made to wait, and how often each was told to go on."""
+
+    def __init__(self, writer: OutputWriter) -> None:
+        self._writer = writer
+        self.told: list[int] = []
+
+    def must(self, seq: int) -> bool:
+        return self._writer.must_wait(seq, lambda: self.told.append(seq))
+
+
+def test_who_is_not_due_waits_while_much_is_written(bench: Callable[..., Bench]) -> None:
+    later = Later()
+    writer = bench(keep_order=True, call_later=later).writer
+    first, *_ = (writer.new_sinks(seq)[0] for seq in (1, 2, 3))
+    waiting = Waiting(writer)
+    assert not waiting.must(2)
+    until(lambda: feed(writer, first, bytes(200_000)) or waiting.must(2))
+    assert not waiting.must(1), "it has the turn"
+    assert not waiting.must(7), "it is over, or not known"
+    assert waiting.told == []
+    until(lambda: later.is_time() or waiting.told)  # nothing more is written
+    assert (waiting.told, later.calls) == ([2], [])
+    assert not waiting.must(2)
+    until(lambda: feed(writer, first, bytes(200_000)) or (waiting.must(2) and waiting.must(3)))
+    waiting.told.clear()
+    writer.finish(3)  # it ended while it waited: nobody is left to be told
     writer.finish(1)
-    writer.flush()
-    assert not writer.pause_s(2), "it has the turn"
+    assert waiting.told == [2], "it has the turn"
+    assert not waiting.must(2)
+    until(lambda: later.is_time() or not later.calls)
+    assert waiting.told == [2]
+
+
+def test_all_go_on_now_and_then_while_one_writes_without_end() -> None:
+    with open(os.devnull, "wb") as null:
+        writer = OutputWriter(keep_order=True, call_later=Later(), fds=(null.fileno(),) * 2)
+        first, *_ = (writer.new_sinks(seq)[0] for seq in (1, 2))
+        waiting = Waiting(writer)
+        for _ in range(3):
+            waiting.told.clear()
+            until(lambda: feed(writer, first, bytes(1 << 20)) or waiting.must(2))
+            until(lambda: feed(writer, first, bytes(1 << 20)) or waiting.told == [2])
+        writer.close()
+
+
+@pytest.mark.parametrize("options", [{"keep_order": True, "throttles": False}, {}])
+def test_nobody_waits_where_that_is_not_wanted(
+    bench: Callable[..., Bench], options: dict[str, Any]
+) -> None:
+    writer = bench(call_later=Later(), **options).writer
+    first, *_ = (writer.new_sinks(seq)[0] for seq in (1, 2))
+    for _ in range(50):
+        feed(writer, first, bytes(1 << 20))
+        assert not writer.must_wait(2, lambda: None)
 
 
 def feed(writer: OutputWriter, sink: Any, data: bytes) -> bool:
@@ -451,7 +502,7 @@ def test_a_reader_who_leaves_while_we_wait_ends_the_output() -> None:
 def test_a_wait_that_is_ended_by_a_signal_loses_nothing() -> None:
     """What is not taken stays, and its job is not told as written, until it is waited for again."""
     read_fd, write_fd = os.pipe()
-    writer = OutputWriter(keep_order=True, fds=(write_fd, 2))
+    writer = OutputWriter(keep_order=True, fds=(write_fd, 2), call_later=Later())
     out, _ = writer.new_sinks(1)
     data = b"".join(b"%09d\n" % number for number in range(500_000))
     before = signal.signal(signal.SIGUSR1, lambda number, frame: writer.stop_waiting())
@@ -469,7 +520,7 @@ def test_a_wait_that_is_ended_by_a_signal_loses_nothing() -> None:
     thread.join()
     signal.signal(signal.SIGUSR1, before)
     assert writer.queued_bytes == len(data) - 65536
-    assert writer.pause_s(1) > 0
+    assert writer.must_wait(1, lambda: None)
     writer.flush()
     assert not writer.written
     writer.wait_again()

@@ -59,6 +59,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("import_time", "hosted", {"what": "reactor", "runs": 2}),
     ("import_time", "run_many", {"what": "package", "runs": 2}),
     ("ordered_output", "procreactor run", {"jobs": 3, "total_bytes": 600_000}),
+    ("ordered_output", "procreactor run", {"jobs": 3, "total_bytes": 600_000, "work": 1000}),
     *(("command_start", library, {"runs": 2}) for library in (*COMMANDS, "python")),
 ]
 
