@@ -168,8 +168,9 @@ class Engine(Generic[S]):
     has written something. *on_start* is told of each task before its start, of which an OSError out
     of it is one; *on_retry* of one that is over and will be started again, *on_turn* of each turn
     of the loop, before it waits. *must_wait* is asked whether what a command writes is to stay in
-    its pipe; *pass_on* moves that straight to where its sink would bring it (collected.py).
-    *signals_stay*: the program ignores no more signals than it does now (spawners.py).
+    its pipe; *pass_on* moves that straight to where its sink would bring it; *held_up_s* says for
+    how long the loop could not go on, ever (collected.py). *signals_stay*: the program ignores no
+    more signals than it does now (spawners.py).
     """
 
     def __init__(
@@ -183,8 +184,9 @@ class Engine(Generic[S]):
         on_start: Callable[[Task], object] = lambda task: None,
         on_retry: Callable[[Task], object] = lambda task: None,
         on_turn: Callable[[], object] = lambda: None,
-        must_wait: Callable[[tuple[S, S], Callable[[], object]], bool] | None = None,
+        must_wait: Callable[[tuple[S, S], Callable[[bool], object]], bool] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
+        held_up_s: Callable[[], float] = float,
         signals_stay: bool = False,
     ) -> None:
         self._source = source
@@ -227,6 +229,7 @@ class Engine(Generic[S]):
                 on_live=self._on_live,
                 must_wait=must_wait,
                 pass_on=pass_on,
+                held_up_s=held_up_s,
                 at_once=policy.jobs,
                 threads=min(policy.jobs, thread_count()),
                 signals_stay=signals_stay,

@@ -13,9 +13,10 @@ Rules:
   it is no error.
 - A stream that keeps filling its pipe is hot, as in reader.py, and its pipe is grown.
 - What nobody has room for stays in the pipe, and the child waits: its streams leave the set, in
-  which they would be ready all the time, for as long as is said, or until who said so ends it. The
-  exit is seen all the same, and the drain time is not prolonged: what the pipe holds is read then.
-  A pipe that was full when its child began to wait is hot when that ends.
+  which they would be ready all the time, until who said so ends that. The exit is seen all the
+  same; the drain time is what is left of it when the wait ends, or what the child has left behind
+  would be lost. A pipe that was full before the wait is hot when all is wanted that comes.
+- Nor is the drain time meant to pass while the owner of the loop holds it up.
 - A pidfd that is readable while nothing is to be had (a traced zombie) is looked at again a little
   later, or the loop would spin.
 """
@@ -83,26 +84,29 @@ class Collecting(Generic[S]):
 
     *new_sinks* makes the places for stdout and stderr of the child with a given number. *must_wait*
     is asked, with these, whether the child is not to be read, though it has written, until what it
-    is given with them is called: once, or more often.
+    is given with them is called, once or more often: with True if all that comes is wanted then.
     *pass_on* moves what is in a pipe to where its sink would bring it, without reading it, and
     returns how many bytes that were; 0 for none, be it that the pipe has none: then it is read.
+    *held_up_s* says for how long the loop has been held up, ever.
     """
 
-    __slots__ = ("buffer", "drain_s", "loop", "must_wait", "new_sinks", "pass_on")
+    __slots__ = ("buffer", "drain_s", "held_up_s", "loop", "must_wait", "new_sinks", "pass_on")
 
     def __init__(
         self,
         loop: EventLoop,
         drain_s: float,
         new_sinks: Callable[[int], tuple[S, S]],
-        must_wait: Callable[[tuple[S, S], Callable[[], object]], bool] | None = None,
+        must_wait: Callable[[tuple[S, S], Callable[[bool], object]], bool] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
+        held_up_s: Callable[[], float] = float,
     ) -> None:
         self.loop = loop
         self.drain_s = drain_s
         self.new_sinks = new_sinks
         self.must_wait = must_wait
         self.pass_on = pass_on
+        self.held_up_s = held_up_s
         self.buffer = GatherBuffer(BUFFER_BYTES)
 
 
@@ -131,6 +135,7 @@ class CollectedChild(Generic[S]):
     """
 
     __slots__ = (
+        "_drain_left_s",
         "_drain_timer",
         "_exit_watch",
         "_fds",
@@ -138,6 +143,7 @@ class CollectedChild(Generic[S]):
         "_gather",
         "_grown",
         "_heat",
+        "_held_up_s",
         "_in_fd",
         "_is_waiting",
         "_number",
@@ -169,6 +175,7 @@ class CollectedChild(Generic[S]):
         self._on_over = on_over
         self._sinks: tuple[S, S] | None = None
         self._drain_timer: Timer | None = None
+        self._drain_left_s = self._held_up_s = 0.0
         self._retry_timer: Timer | None = None
         self._is_waiting = False
         self._writer: StreamWriter | None = None
@@ -177,7 +184,7 @@ class CollectedChild(Generic[S]):
         self._read_due_s = 0.0
         self._grown: tuple[int, ...] = ()
         self._full: tuple[int, ...] = ()
-        """Whose pipes were full when they were last read, while it is not hot."""
+        """Whose pipes were full when one of them was for the last time, while it is not hot."""
 
         self._told = 0
         self.status: ExitStatus | None = None
@@ -312,12 +319,19 @@ class CollectedChild(Generic[S]):
         self._is_waiting = True
         for fd in self._open_streams():
             self._shared.loop.disown(fd)
+        timer = self._drain_timer
+        if timer is not None:
+            self._drain_left_s = max(timer.deadline_s - time.monotonic(), 0.0)
+            self._drain_timer = None
+            self._cancel(timer)
 
-    def _end_wait(self) -> None:
+    def _end_wait(self, is_wanted: bool = False) -> None:
         """Have the streams read from the next turn on; idempotent."""
+        retry, self._retry_timer = self._retry_timer, None
+        self._cancel(retry)
         if not self._is_waiting:
             return
-        if self._heat < _HOT and self._full:
+        if is_wanted and self._heat < _HOT and self._full:
             self._heat = _HOT
             self._grow(fd for fd in self._full if fd in self._open_streams())
         if self._grown:
@@ -330,6 +344,12 @@ class CollectedChild(Generic[S]):
             self._retry_timer = self._shared.loop.call_later(_LOOK_AGAIN_S, self._end_wait)
         else:
             self._is_waiting = False
+            if self._told & GATHERED_EXIT and self._told != GATHERED_OVER:
+                self._drain()
+
+    def _cancel(self, timer: Timer | None) -> None:
+        if timer is not None and timer.state is TimerState.ACTIVE:
+            self._shared.loop.timers.cancel(timer)
 
     def _open_streams(self) -> list[int]:
         pairs = zip(_STREAM_BITS, self._fds, strict=True)
@@ -402,7 +422,14 @@ class CollectedChild(Generic[S]):
             self._end_rest()
             self._on_over(self)
         elif news & GATHERED_EXIT:
-            self._drain_timer = self._shared.loop.call_later(self._drain_s(), self._give_up)
+            self._drain_left_s = self._drain_s()
+            if not self._is_waiting:
+                self._drain()
+
+    def _drain(self) -> None:
+        """Give the streams the time that is left."""
+        self._held_up_s = self._shared.held_up_s()
+        self._drain_timer = self._shared.loop.call_later(self._drain_left_s, self._give_up)
 
     def _drain_s(self) -> float:
         """How long the streams may stay open from now on."""
@@ -418,6 +445,10 @@ class CollectedChild(Generic[S]):
         self._drain_timer = None
         on_over = self._on_over
         try:
+            self._drain_left_s = self._shared.held_up_s() - self._held_up_s
+            if self._drain_left_s > 0:  # nobody could read meanwhile
+                self._drain()
+                return
             try:
                 self._read_the_last()
             finally:
@@ -465,8 +496,7 @@ class CollectedChild(Generic[S]):
         timers = self._drain_timer, self._retry_timer
         self._drain_timer = self._retry_timer = None
         for timer in timers:
-            if timer is not None and timer.state is TimerState.ACTIVE:
-                self._shared.loop.timers.cancel(timer)
+            self._cancel(timer)
         if self._in_fd >= 0:
             self._end_input(0)
 

@@ -5,8 +5,8 @@ Facts (splice(2), pipe(7)):
 - From pipe to pipe nothing is copied: the pages of the one become those of the other. What a child
   has made of its own is passed on as it is: packets (O_DIRECT, of which who reads less than one
   loses the rest), and pages that it may still write to (vmsplice). As if it wrote to *fd* itself.
-- Where either end does not block, neither does the call; so a full target is waited for first, and
-  what it says then is that the source is empty.
+- Where either end does not block, neither does the call, and "not now" may be said of either: so
+  the target is waited for then, and what it says after that is that the source is empty.
 - A file that was opened to append takes no pages (EINVAL), nor do terminals on some kernels.
 - A target of 64 KiB, as pipes are, means two switches of process per 64 KiB. One that proves hot is
   grown (kernel/pipes.py): 16 jobs of 64 MiB in order took 1.04 s before, and 0.57 s after it.
@@ -60,8 +60,11 @@ class Passage:
 
     def _move_some(self, pipe: int) -> int:
         try:
-            self._wait()
-            return os.splice(pipe, self._fd, _MOST_BYTES)
+            try:
+                return os.splice(pipe, self._fd, _MOST_BYTES)
+            except BlockingIOError:
+                self._wait()
+                return os.splice(pipe, self._fd, _MOST_BYTES)
         except BlockingIOError:
             return 0
         except BrokenPipeError:

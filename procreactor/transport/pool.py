@@ -101,8 +101,8 @@ class ChildPool(Generic[S]):
     *new_sinks* makes the sinks for stdout and stderr of the child with a given number; *on_end* is
     told of each child when it is over, in the order of the ends; *on_live*, with its number and the
     time at which its start was begun, of each that the loop has had to take over: it lives, and can
-    be signalled, until its end is told. *must_wait* and *pass_on* are those of `Collecting`,
-    *signals_stay* is the `Spawner`'s. `close` it in any case.
+    be signalled, until its end is told. *must_wait*, *pass_on* and *held_up_s* are those of
+    `Collecting`, *signals_stay* is the `Spawner`'s. `close` it in any case.
     """
 
     def __init__(
@@ -112,8 +112,9 @@ class ChildPool(Generic[S]):
         on_end: Callable[[Ended[S]], object],
         *,
         on_live: Callable[[int, CollectedChild[S], float], object] | None = None,
-        must_wait: Callable[[tuple[S, S], Callable[[], object]], bool] | None = None,
+        must_wait: Callable[[tuple[S, S], Callable[[bool], object]], bool] | None = None,
         pass_on: Callable[[S, int], int] | None = None,
+        held_up_s: Callable[[], float] = float,
         at_once: int | None = None,
         threads: int | None = None,
         signals_stay: bool = False,
@@ -134,7 +135,7 @@ class ChildPool(Generic[S]):
         self._tick_s = self._usual_tick_s = _TICK_S
         self._pid = os.getpid()
         self._is_open = True
-        self._shared = Collecting(loop, drain_s, new_sinks, must_wait, pass_on)
+        self._shared = Collecting(loop, drain_s, new_sinks, must_wait, pass_on, held_up_s)
         self._checked: object = None
         threads = thread_count() if threads is None else threads
         self._spawner = Spawner(threads, at_once, signals_stay=signals_stay)

@@ -333,16 +333,16 @@ class Waits:
     def __init__(self) -> None:
         self.must = False
         self.asked = 0
-        self._end: Callable[[], object] = lambda: None
+        self._end: Callable[[bool], object] = bool
 
-    def __call__(self, sinks: tuple[Pieces, Pieces], end: Callable[[], object]) -> bool:
+    def __call__(self, sinks: tuple[Pieces, Pieces], end: Callable[[bool], object]) -> bool:
         self.asked += 1
         self._end = end
         return self.must
 
     def end(self, *, for_good: bool = True) -> None:
         self.must = not for_good
-        self._end()
+        self._end(for_good)
 
 
 def start_waiting(bench: Bench, script: str) -> tuple[CollectedChild[Pieces], Waits]:
@@ -373,17 +373,28 @@ def test_one_that_has_to_wait_does_not_wake_the_loop_until_it_need_not(bench: Be
     assert not bench.loop.timers
 
 
-def test_a_pipe_that_was_full_before_the_wait_is_grown_after_it(bench: Bench) -> None:
+def test_a_pipe_that_was_full_before_the_wait_is_grown_and_passed_on_after_it(
+    bench: Bench,
+) -> None:
     one, waits = start_waiting(bench, "exec head -c 3000000 /dev/zero")
     waits.must = False
     bench.run_until(lambda: one._full)
     waits.must = True
     asked = waits.asked
     bench.run_until(lambda: waits.asked > asked)
+    assert len(one._full) == 1
+    pieces = [len(pieces) for pieces in one.output() or ()]
+    passed_on = []
+
+    def pass_on(sink: Pieces, fd: int) -> int:
+        passed_on.append([len(pieces) for pieces in one.output() or ()])
+        return 0  # but it cannot be: it is read
+
+    bench.shared.pass_on = pass_on
     waits.end()
-    grown = list(one._grown)
+    assert one._grown == one._full
     bench.run_until(lambda: bench.over)
-    assert len(grown) == 1
+    assert passed_on[0] == pieces, "ahead of all reads"
     assert texts(one)[0] == b"out\n" + bytes(3_000_000)
 
 
@@ -408,9 +419,16 @@ def test_a_set_that_is_full_when_the_wait_ends_is_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(EventLoop, "watch", refuse)
-        waits.end()
-        bench.run_until(lambda: len(refused) > 2)
+        for _ in range(3):
+            waits.end()
+        assert len(bench.loop.timers) == 1
+        bench.run_until(lambda: len(refused) > 4)
     bench.run_until(lambda: b"more" in texts(one)[0])
+    assert not bench.loop.timers
+    monkeypatch.setattr(EventLoop, "watch", refuse)
+    waits.must = True
+    one._wait()
+    waits.end()
     one.kill()
     assert not bench.loop.timers
 
@@ -422,12 +440,39 @@ def test_the_end_of_one_that_waits_is_seen_and_what_is_left_of_it_read(bench: Be
     assert (one.status.code, texts(one)[0]) == (3, b"out\nmore\n")
 
 
-def test_one_that_waits_is_not_waited_for_longer_than_others(bench: Bench) -> None:
-    """What others hold open, and has to wait, ends with the drain time, like any."""
+def test_what_one_that_waits_has_left_behind_has_its_time_once_it_is_read(bench: Bench) -> None:
+    one, waits = start_waiting(bench, "head -c 3000000 /dev/zero & exit 3")
+    bench.run_until(lambda: one.status)
+    bench.run_until(lambda: waits.asked)
+    for _ in range(3):
+        asked = waits.asked
+        waits.end(for_good=False)
+        bench.run_until(lambda asked=asked: waits.asked > asked)
+        assert not bench.loop.timers, "while it waits no time passes"
+    assert not bench.over
+    waits.end()
+    assert bench.loop.timers
+    bench.run_until(lambda: bench.over)
+    assert texts(one)[0] == b"out\n" + bytes(3_000_000)
+
+
+def test_one_that_waits_is_not_waited_for_without_end_when_it_goes_on(bench: Bench) -> None:
     bench.shared.drain_s = 0.0
-    one, _ = start_waiting(bench, "yes & exit 3")
+    one, waits = start_waiting(bench, "yes & exit 3")
+    bench.run_until(lambda: one.status)
+    waits.end()
     bench.run_until(lambda: bench.over)
     assert texts(one)[0].startswith(b"out\n")
+
+
+def test_the_time_in_which_nobody_could_read_is_not_what_is_given(bench: Bench) -> None:
+    held_up_s = itertools.chain((0.0, DEADLINE_S), itertools.repeat(DEADLINE_S))
+    bench.shared.held_up_s = lambda: next(held_up_s)
+    bench.shared.drain_s = 0.0
+    one = bench.start("head -c 9000000 /dev/zero & exit 3")
+    one.watch()
+    bench.run_until(lambda: bench.over)
+    assert len(texts(one)[0]) == 9_000_000
 
 
 def test_a_stream_is_read_though_the_other_can_be_passed_on_without_end(bench: Bench) -> None:

@@ -102,11 +102,6 @@ class Spill:
         self._current: _Segment | None = None
         self._holders: dict[Held, None] = {}
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there is more in memory than there may be, and no other place for it."""
-        return self.error is not None and self.in_memory > self.memory_bytes
-
     def count(self, holder: Held, by: int) -> None:
         """Take note that *holder* has *by* more bytes in memory, or fewer."""
         self.in_memory += by
@@ -183,7 +178,7 @@ class Spill:
 class Held:
     """Parts of output, each for a fd, in order; in memory or spilled."""
 
-    __slots__ = ("_parts", "_settled", "_spill", "in_memory", "size_bytes")
+    __slots__ = ("_parts", "_settled", "_spill", "in_memory")
 
     def __init__(self, spill: Spill) -> None:
         self._spill = spill
@@ -192,16 +187,12 @@ class Held:
         self.in_memory = 0
         """How many bytes are in memory."""
 
-        self.size_bytes = 0
-        """How many bytes there are, wherever they are."""
-
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     def append(self, fd: int, data: bytes | bytearray) -> None:
         """Hold *data*, which is for *fd*, behind what is there."""
         self._add_in_memory(fd, data)
-        self.size_bytes += len(data)
         self.in_memory += len(data)
         self._spill.count(self, len(data))
         if self.in_memory > self._spill.holder_bytes and self._spill.error is None:
@@ -211,7 +202,6 @@ class Held:
         """Hold all that *other* holds behind what is there; *other* is empty then."""
         for fd, part in other.take():
             if isinstance(part, Extent):
-                self.size_bytes += part.length
                 self._add_extent(fd, part)
             else:
                 self.append(fd, part)
@@ -219,7 +209,7 @@ class Held:
     def take(self) -> list[tuple[int, Part]]:
         """Return all parts, which are the caller's now; nothing is held any more."""
         parts, self._parts = self._parts, []
-        self._settled = self.size_bytes = 0
+        self._settled = 0
         self._forget_memory()
         return parts
 

@@ -117,11 +117,6 @@ class StreamSink:
             return 0
         return self._writer.move(fd, self._fd)
 
-    @property
-    def held_bytes(self) -> int:
-        """How many bytes are held."""
-        return self.held.size_bytes + (self._tail.size_bytes if self._tail is not None else 0)
-
     def end(self) -> None:
         """Take what came after the last whole line for a line; nothing more will come."""
         if self._tail is not None:
@@ -224,7 +219,7 @@ class OutputWriter:
             fd: Passage(outlet.fd, partial(self._wait, outlet))
             for fd, outlet in self._outlets.items()
         }
-        self._waiting: dict[int, Callable[[], object]] = {}
+        self._waiting: dict[int, Callable[[bool], object]] = {}
         """The jobs that wait until there is room, or their turn, and what has them go on."""
 
         self._looks_later = False
@@ -235,6 +230,9 @@ class OutputWriter:
         self._queued: list[int] = []
         self.written: deque[int] = deque()
         """The jobs all of whose output is written, or that had none; for the caller to take."""
+
+        self.waited_s = 0.0
+        """For how long readers were waited for, ever."""
 
         self._is_patient = True
         self._is_waiting = False
@@ -306,48 +304,57 @@ class OutputWriter:
         """Take back `stop_waiting`."""
         self._is_patient = True
 
-    def must_wait(self, seq: int, go_on: Callable[[], object]) -> bool:
+    def must_wait(self, seq: int, go_on: Callable[[bool], object]) -> bool:
         """Whether what job *seq* writes is to stay in its pipe.
 
-        While so much is written without it that it had better wait (throttle.py), or while there is
-        no room for it. If so, *go_on* is called when that has changed, or may have.
+        While it had better wait for the sake of the one whose turn it is (throttle.py), while there
+        is no room for it, or too much is queued for a reader who is not waited for. If so, *go_on*
+        is called when that has changed, or may have; with True when its turn has come.
         """
-        wait_s = self._wait_s(seq)
-        if wait_s <= 0 or self._call_later is None:
+        if self._call_later is None or not self._has_to_wait(seq):
             return False
         self._waiting[seq] = go_on
         if not self._looks_later:
-            self._looks_later = True
-            self._call_later(wait_s, self._look_at_waiting)
+            left_s = self._throttle.until_s - time.monotonic()
+            self._look_later(left_s if self._is_throttling else _NO_ROOM_S)
         return True
 
-    def _wait_s(self, seq: int) -> float:
+    @property
+    def _is_throttling(self) -> bool:
+        return self._throttles and self._throttle.is_on
+
+    def _has_to_wait(self, seq: int) -> bool:
         if not self._is_patient and self.queued_bytes > _QUEUE_BYTES:
-            return _NO_ROOM_S
-        if not self._has_no_room and not (self._throttles and self._throttle.is_on):
-            return 0.0
+            return True
+        if not self._has_no_room and not self._is_throttling:
+            return False
         job = self._jobs.get(seq)
-        if job is None or job.place is None or job.place.before is None:
-            return 0.0
-        return _NO_ROOM_S if self._has_no_room else self._throttle.until_s - time.monotonic()
+        return job is not None and job.place is not None and job.place.before is not None
+
+    def _look_later(self, delay_s: float) -> None:
+        if self._call_later is not None:
+            self._looks_later = True
+            self._call_later(max(delay_s, 0.0), self._look_at_waiting)
 
     def _look_at_waiting(self) -> None:
+        self._looks_later = False
         now_s = time.monotonic()
-        self._throttle.look(now_s)
-        if self._waiting and self._throttle.is_on and self._call_later is not None:
-            self._call_later(self._throttle.until_s - now_s, self._look_at_waiting)
-        else:
-            self._looks_later = False
-            self._let_all_go_on()
+        try:
+            self._throttle.look(now_s)
+            if not self._is_throttling:
+                self._let_all_go_on()
+        finally:  # whatever one of them raises
+            if self._waiting:
+                self._look_later(self._throttle.until_s - now_s)
 
     def _let_all_go_on(self) -> None:
         for seq in list(self._waiting):
-            self._let_go_on(seq)
+            self._let_go_on(seq, False)
 
-    def _let_go_on(self, seq: int) -> None:
+    def _let_go_on(self, seq: int, is_due: bool) -> None:
         go_on = self._waiting.get(seq)
         if go_on is not None:
-            go_on()
+            go_on(is_due)
             del self._waiting[seq]
 
     def discard(self, seq: int) -> None:
@@ -434,8 +441,9 @@ class OutputWriter:
 
     def enqueue_held(self, held: Held) -> None:
         """Queue all of *held*, which is empty then."""
-        for fd, part in held.take():
-            self.enqueue(fd, part)
+        if held:
+            for fd, part in held.take():
+                self.enqueue(fd, part)
 
     # --- Turns ------------------------------------------------------------------------------------
 
@@ -461,7 +469,7 @@ class OutputWriter:
             self._begin_turn(self._order.first.value)
 
     def _begin_turn(self, job: _Job) -> None:
-        self._let_go_on(job.seq)
+        self._let_go_on(job.seq, True)
         if self._has_no_room:
             job.out.write_all_through()
             job.err.write_all_through()
@@ -552,8 +560,12 @@ class OutputWriter:
             if not self._is_patient:
                 raise _WaitEnded
             begun_s = time.monotonic()
-            outlet.wait()
-            self._throttle.waited_s += time.monotonic() - begun_s
+            try:
+                outlet.wait()
+            finally:
+                passed_s = time.monotonic() - begun_s
+                self.waited_s += passed_s
+                self._throttle.waited_s += passed_s
         finally:
             self._is_waiting = False
 

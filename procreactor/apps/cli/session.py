@@ -131,7 +131,7 @@ class Session:
                 keep_order=options.keep_order,
                 line_buffer=options.output == "lines",
                 early=options.retries == 1 and options.memfree_bytes is None,
-                before_write=self._view.clear,
+                before_write=self._view.clear if self._is_shown else None,
                 call_later=self._call_later,
                 throttles=options.timeout is None,  # who is made to wait is not slow
             )
@@ -167,6 +167,7 @@ class Session:
                 on_turn=self._on_turn,
                 must_wait=self._must_wait if self._writer is not None else None,
                 pass_on=_Stream.pass_on if self._results is None else None,
+                held_up_s=self._held_up_s,
                 signals_stay=True,  # the program is ours, and what it sets it handles
             )
             before = {
@@ -315,8 +316,11 @@ class Session:
         assert job.sinks is not None
         return job.sinks
 
-    def _must_wait(self, sinks: tuple[_Stream, _Stream], go_on: Callable[[], object]) -> bool:
+    def _must_wait(self, sinks: tuple[_Stream, _Stream], go_on: Callable[[bool], object]) -> bool:
         return self._writer is not None and self._writer.must_wait(sinks[0].job.seq, go_on)
+
+    def _held_up_s(self) -> float:
+        return self._writer.waited_s if self._writer is not None else 0.0
 
     def _call_later(self, delay_s: float, call: Callable[[], object]) -> None:
         self._engine.loop.call_later(delay_s, call)

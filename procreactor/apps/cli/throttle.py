@@ -11,8 +11,9 @@ Which of the two it is cannot be seen while all are read, as all are slow then. 
 - Once the job has written so much that it might be worth it, the others wait, for a moment.
 - When it proves in that moment to be fast, or the reader to be slow, they wait for another one.
 - When not, they are not made to wait again for twenty times as long.
-- So often they all have a turn in any case: one that never stops must not keep the others from
-  their ends, of which one may be a reason to halt.
+- So often they all have a turn in any case, not counting the time in which the reader was waited
+  for: one that never stops must not keep the others from their ends, of which one may be a reason
+  to halt.
 
 The times are the caller's, in seconds of one clock that only goes forward.
 """
@@ -64,6 +65,7 @@ class Throttle:
         if was_on:
             if now_s < self.until_s:
                 return False
+            self._all_at_s += self.waited_s
             self._judge(now_s, passed_s)
         elif self.new_bytes >= _TRIAL_BYTES and now_s >= self._trial_from_s:
             self.until_s = now_s + _MOMENT_S

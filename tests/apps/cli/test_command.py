@@ -866,6 +866,18 @@ def test_what_is_not_due_is_put_aside_and_not_made_to_wait(
         assert process.wait(DEADLINE_S) == 0
 
 
+def test_what_a_job_has_left_behind_is_not_cut_because_it_had_to_wait(tmp_path: Path) -> None:
+    first = f"exec head -c {4 << 30} /dev/zero"
+    second = "head -c 20000000 /dev/zero | tr '\\0' g & exit 0"
+    came_bytes = 0
+    with running(tmp_path, "-k", "-j2", "sh", "-c", ":::", first, second) as process:
+        assert process.stdout is not None
+        while data := process.stdout.read1(1 << 20):
+            came_bytes += data.count(b"g")
+        assert process.wait(DEADLINE_S) == 0
+    assert came_bytes == 20_000_000
+
+
 FIRST = "echo $$ >pid; exec seq 10000000"
 OBSTINATE = "trap '' TERM; echo $$ >pid; seq 10000000; exec sleep 600"
 

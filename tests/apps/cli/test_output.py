@@ -299,9 +299,15 @@ class Waiting:
     def __init__(self, writer: OutputWriter) -> None:
         self._writer = writer
         self.told: list[int] = []
+        self.due: list[int] = []
 
     def must(self, seq: int) -> bool:
-        return self._writer.must_wait(seq, lambda: self.told.append(seq))
+        return self._writer.must_wait(seq, lambda is_due: self._tell(seq, is_due))
+
+    def _tell(self, seq: int, is_due: bool) -> None:
+        self.told.append(seq)
+        if is_due:
+            self.due.append(seq)
 
 
 def test_who_is_not_due_waits_while_much_is_written(bench: Callable[..., Bench]) -> None:
@@ -315,16 +321,54 @@ def test_who_is_not_due_waits_while_much_is_written(bench: Callable[..., Bench])
     assert not waiting.must(7), "it is over, or not known"
     assert waiting.told == []
     until(lambda: later.is_time() or waiting.told)  # nothing more is written
-    assert (waiting.told, later.calls) == ([2], [])
+    assert (waiting.told, waiting.due, later.calls) == ([2], [], [])
     assert not waiting.must(2)
     until(lambda: feed(writer, first, bytes(200_000)) or (waiting.must(2) and waiting.must(3)))
     waiting.told.clear()
     writer.finish(3)  # it ended while it waited: nobody is left to be told
     writer.finish(1)
-    assert waiting.told == [2], "it has the turn"
+    assert waiting.told == waiting.due == [2], "it has the turn"
     assert not waiting.must(2)
     until(lambda: later.is_time() or not later.calls)
     assert waiting.told == [2]
+
+
+def test_who_is_started_again_is_not_the_one_that_waited(bench: Callable[..., Bench]) -> None:
+    later = Later()
+    writer = bench(keep_order=True, call_later=later).writer
+    first, *_ = (writer.new_sinks(seq)[0] for seq in (1, 2))
+    waiting = Waiting(writer)
+    until(lambda: feed(writer, first, bytes(200_000)) or waiting.must(2))
+    writer.discard(2)
+    until(lambda: later.is_time() or not later.calls)
+    assert waiting.told == []
+
+
+def test_whatever_one_of_those_raises_who_go_on_the_others_are_told(
+    bench: Callable[..., Bench],
+) -> None:
+    later = Later()
+    writer = bench(keep_order=True, call_later=later).writer
+    first, *_ = (writer.new_sinks(seq)[0] for seq in (1, 2, 3))
+    waiting = Waiting(writer)
+    raised = []
+
+    def fail_once(is_due: bool) -> None:
+        if not raised:
+            raised.append(1)
+            raise MemoryError
+
+    until(lambda: feed(writer, first, bytes(200_000)) or writer.must_wait(2, fail_once))
+    until(lambda: feed(writer, first, bytes(200_000)) or waiting.must(3))
+
+    def look() -> bool:
+        later.is_time()
+        return not later.calls
+
+    with pytest.raises(MemoryError):
+        until(look)
+    until(look)
+    assert waiting.told == [3]
 
 
 def test_all_go_on_now_and_then_while_one_writes_without_end() -> None:
@@ -347,7 +391,7 @@ def test_nobody_waits_where_that_is_not_wanted(
     first, *_ = (writer.new_sinks(seq)[0] for seq in (1, 2))
     for _ in range(50):
         feed(writer, first, bytes(1 << 20))
-        assert not writer.must_wait(2, lambda: None)
+        assert not writer.must_wait(2, bool)
 
 
 def feed(writer: OutputWriter, sink: Any, data: bytes) -> bool:
@@ -520,7 +564,7 @@ def test_a_wait_that_is_ended_by_a_signal_loses_nothing() -> None:
     thread.join()
     signal.signal(signal.SIGUSR1, before)
     assert writer.queued_bytes == len(data) - 65536
-    assert writer.must_wait(1, lambda: None)
+    assert writer.must_wait(1, bool)
     writer.flush()
     assert not writer.written
     writer.wait_again()
