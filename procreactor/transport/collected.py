@@ -321,7 +321,8 @@ class CollectedChild(Generic[S]):
             self._shared.loop.disown(fd)
         timer = self._drain_timer
         if timer is not None:
-            self._drain_left_s = max(timer.deadline_s - time.monotonic(), 0.0)
+            left_s = timer.deadline_s - time.monotonic() + self._held_up_since_s()
+            self._drain_left_s = max(left_s, 0.0)
             self._drain_timer = None
             self._cancel(timer)
 
@@ -431,6 +432,10 @@ class CollectedChild(Generic[S]):
         self._held_up_s = self._shared.held_up_s()
         self._drain_timer = self._shared.loop.call_later(self._drain_left_s, self._give_up)
 
+    def _held_up_since_s(self) -> float:
+        """For how much of the time since the last `_drain` nobody could read."""
+        return self._shared.held_up_s() - self._held_up_s
+
     def _drain_s(self) -> float:
         """How long the streams may stay open from now on."""
         if not self._watched:
@@ -445,7 +450,7 @@ class CollectedChild(Generic[S]):
         self._drain_timer = None
         on_over = self._on_over
         try:
-            self._drain_left_s = self._shared.held_up_s() - self._held_up_s
+            self._drain_left_s = self._held_up_since_s()
             if self._drain_left_s > 0:  # nobody could read meanwhile
                 self._drain()
                 return

@@ -475,6 +475,20 @@ def test_the_time_in_which_nobody_could_read_is_not_what_is_given(bench: Bench) 
     assert len(texts(one)[0]) == 9_000_000
 
 
+def test_that_nobody_could_read_is_not_forgotten_in_a_wait(bench: Bench) -> None:
+    bench.shared.drain_s = 2 * DEADLINE_S
+    one, waits = start_waiting(bench, "yes & exit 3")
+    waits.must = False
+    bench.run_until(lambda: one.status)
+    bench.shared.held_up_s = lambda: DEADLINE_S
+    one._wait()
+    one._end_wait()
+    timer = one._drain_timer
+    assert timer is not None
+    assert timer.deadline_s > time.monotonic() + 2 * DEADLINE_S
+    one.close()
+
+
 def test_a_stream_is_read_though_the_other_can_be_passed_on_without_end(bench: Bench) -> None:
     passed_on: list[int] = []
     bench.shared.pass_on = lambda sink, fd: passed_on.append(fd) or 1

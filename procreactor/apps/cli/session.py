@@ -133,7 +133,7 @@ class Session:
                 early=options.retries == 1 and options.memfree_bytes is None,
                 before_write=self._view.clear if self._is_shown else None,
                 call_later=self._call_later,
-                throttles=options.timeout is None,  # who is made to wait is not slow
+                throttles=options.timeout is None,  # a wait of ours is no time of theirs
             )
         # Of what most runs do not need, thousands of jobs are not to pay for the question.
         self._has_early_sinks = options.keep_order or self._results is not None

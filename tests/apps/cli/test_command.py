@@ -830,6 +830,7 @@ def caught_all(pid: int) -> bool:
     return not any(int(one, 16) for one in pending) and "State:\tS" in status
 
 
+# Its pause is what it computes: so long it takes for 64 KiB, on any machine.
 AT_ITS_PACE = """
 import os, sys, time
 left, pause_s = int(sys.argv[1]), float(sys.argv[2])
