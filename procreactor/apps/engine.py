@@ -483,7 +483,10 @@ class Engine(Generic[S]):
             return
         number, wait_s = self._policy.stop[step]
         task.timer = self.loop.call_later(wait_s, self._next_step, task, step + 1)
-        self._signal(task, number)
+        if number == signal.SIGKILL:
+            self._kill_once(task)  # no shell sees its command killed, and goes on
+        else:
+            self._signal(task, number)
 
     def _signal(self, task: Task, number: int) -> None:
         child = task.child
@@ -501,6 +504,9 @@ class Engine(Generic[S]):
 
     def _kill(self, task: Task) -> None:
         self._cancel_timer(task)
+        self._kill_once(task)
+
+    def _kill_once(self, task: Task) -> None:
         if not self._kill_tree(task) and task.child is not None:
             try:
                 task.child.send_signal(signal.SIGKILL)

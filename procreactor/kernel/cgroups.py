@@ -232,8 +232,10 @@ class Cgroup:
     def signal(self, number: int) -> dict[int, int]:
         """Send signal *number* to every process in it and below; return whom it reached.
 
-        By pid, when each was started, in ticks; 0 where there is no /proc to tell. Also to those
-        that are forked meanwhile, as long as they do not outrun us. OSError: EINVAL, EPERM when it
+        By pid, when each was started, in ticks; 0 where there is no /proc to tell. In the kernel's
+        order, a parent before the children that it had in the same group: so a shell is ended
+        before it sees its command end, and goes on with the next. Also to those that are forked
+        meanwhile, as long as they do not outrun us. OSError: EINVAL, EPERM when it
         is so for all of them, and as for `members`.
         """
         sent: dict[int, int] = {}
@@ -270,7 +272,9 @@ class Cgroup:
                     pidfds[pid] = -1
                 rows[pid] = processes.read_row(pid)
             here = set(self.members())
-            for pid in here.intersection(pidfds):
+            for pid in pidfds:
+                if pid not in here:
+                    continue
                 row = rows[pid]
                 try:
                     if row is not None and pidfds[pid] < 0:

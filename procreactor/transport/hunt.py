@@ -30,7 +30,7 @@ from functools import partial
 from procreactor.kernel import processes
 from procreactor.kernel.fds import is_shortage
 from procreactor.model import ProcessRow
-from procreactor.transport.kinship import carries, find_kin, vouches
+from procreactor.transport.kinship import carries, find_kin, parents_first, vouches
 from procreactor.typed import TypeVar
 
 __all__ = ["Hunt"]
@@ -97,7 +97,7 @@ class Hunt:
         return [row.pid for row in self._look() if row.is_alive]
 
     def signal(self, number: int, reached: Mapping[int, int] | None = None) -> int:
-        """Send signal *number* to each once; return to how many.
+        """Send signal *number* to each once, parents first; return to how many.
 
         Not to those whom it has *reached* before, pid and start. OSError: EINVAL, EPERM when it is
         so for all of them. Without /proc, it goes to the leader and its group.
@@ -113,7 +113,7 @@ class Hunt:
                 return 0 if self._leader_pid in reached else self._signal_leader(number)
             if not new:
                 break
-            for row in new:
+            for row in parents_first(new):
                 seen.add(_key(row))
                 try:
                     if processes.signal_process(row, number):

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from procreactor.model import ProcessRow
 
-__all__ = ["VARIABLE", "carries", "find_kin", "inherited_tokens", "vouches"]
+__all__ = ["VARIABLE", "carries", "find_kin", "inherited_tokens", "parents_first", "vouches"]
 
 VARIABLE = b"PROCREACTOR_TREE"
 """The variable that has the tokens, with ``:`` between."""
@@ -60,6 +60,16 @@ def find_kin(
                 kin[pid] = member.pid
                 todo.append(pid)
     return kin
+
+
+def parents_first(rows: Iterable[ProcessRow]) -> list[ProcessRow]:
+    """Return them in an order in which each comes after its parent, where that is one of them."""
+    by_pid = {row.pid: row for row in rows}
+    children, _ = _index(by_pid)
+    found = [row for row in by_pid.values() if row.parent not in by_pid]
+    for row in found:  # which grows
+        found += [by_pid[pid] for pid in children.get(row.pid, ())]
+    return found
 
 
 def _index(

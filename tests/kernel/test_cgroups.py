@@ -130,6 +130,20 @@ def test_a_signal_for_a_group_is_for_each_of_it(group: Cgroup) -> None:
 
 
 @needs_cgroup
+def test_a_parent_is_signalled_before_its_children(home: Home) -> None:
+    """Whatever their numbers are: a set has small ones in an order that depends on them."""
+    for _ in range(16):
+        group = home.new_group()
+        mark = new_mark()
+        spec = tree_spec(mark, "broad", 2)
+        spec.cgroup_fd = group.fd
+        with grown(spec, mark, 3) as tree:
+            assert next(iter(group.signal(signal.SIGKILL))) == tree.pid
+            assert group.wait_empty(DEADLINE_S)
+        group.close()
+
+
+@needs_cgroup
 def test_a_group_in_which_something_was_left_is_not_as_new(home: Home, group: Cgroup) -> None:
     assert group.is_as_new()
     Path(group.path, "cgroup.freeze").write_text("1")

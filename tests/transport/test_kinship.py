@@ -11,6 +11,7 @@ from procreactor.transport.kinship import (
     carries,
     find_kin,
     inherited_tokens,
+    parents_first,
     vouches,
 )
 
@@ -57,6 +58,22 @@ def test_a_voucher_is_a_parent_or_one_in_the_same_session() -> None:
 machines = st.lists(
     st.builds(row, st.integers(2, 30), st.integers(1, 30), st.integers(0, 8)), max_size=20
 ).map(lambda made: rows(*made))
+
+
+def test_parents_come_first_whatever_their_numbers() -> None:
+    """As after the last pid comes the first one again."""
+    grandchild, child, leader, other = row(2, 3), row(3, 30), row(30, 1), row(4, 1)
+    assert parents_first([grandchild, child, other, leader]) == [other, leader, child, grandchild]
+
+
+@given(machines)
+def test_parents_come_first(machine: dict[int, ProcessRow]) -> None:
+    """All rows of a machine have a line of parents that ends, with one that is not among them."""
+    tree = {pid: one for pid, one in machine.items() if one.parent < pid}
+    found = parents_first(tree.values())
+    assert sorted(found) == sorted(tree.values())
+    at = {one.pid: place for place, one in enumerate(found)}
+    assert all(at.get(one.parent, -1) < at[one.pid] for one in found)
 
 
 @given(machines, st.sets(st.integers(2, 30)), st.sets(st.integers(1, 8)))

@@ -879,6 +879,17 @@ def test_what_a_job_has_left_behind_is_not_cut_because_it_had_to_wait(tmp_path: 
     assert came_bytes == 20_000_000
 
 
+@pytest.mark.parametrize("name", ["TERM", "KILL"])
+def test_no_shell_that_is_stopped_goes_on_as_its_command_was(tmp_path: Path, name: str) -> None:
+    words = ["-j64", "--timeout", "0.5", "--termseq", f"{name},60000"]
+    script = "sleep 600; : >went-on.$1"
+    done = ran(tmp_path, *words, "sh", "-c", script, "sh", ":::", *map(str, range(64)))
+    assert done.returncode == 64
+    assert b"sleep" not in done.stderr + done.stdout
+    assert b"illed" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
 FIRST = "echo $$ >pid; exec seq 10000000"
 OBSTINATE = "trap '' TERM; echo $$ >pid; seq 10000000; exec sleep 600"
 
