@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from programs_build import build_program
 from security.spawned import STRANGER, needs_root, public_folder, standing_of
@@ -30,6 +30,9 @@ LAUNCHER = PACKAGE / "_launch"
 needs_launcher = pytest.mark.skipif(not LAUNCHER.exists(), reason="built without a launcher")
 
 REFUSED, FAILED, RAN = 2, 127, 7
+
+UNTOLD = 255
+"""Of the program that is run, where the words that are left for it do not say how to end."""
 
 
 @needs_launcher
@@ -108,18 +111,20 @@ def code_of(public: Path, words: list[str], fds: set[int], uid: int | None) -> i
 def test_whatever_it_is_run_with_the_launcher_ends_by_itself(uid: int | None, public: Path) -> None:
     """150 times for each user, with an empty environment and some of the standard fds closed."""
     codes = set()
+    by_the_program = {RAN, UNTOLD}
 
     @settings(max_examples=150, deadline=None, database=None)
     @given(ARGUMENTS, OPEN_FDS)
+    @example(["0"] * 8 + ["1", "PROGRAM", "0"], {0})
     def check(words: list[str], fds: set[int]) -> None:
         code = code_of(public, words, fds, uid)
-        assert code in (REFUSED, FAILED, RAN), code
+        assert code in {REFUSED, FAILED} | by_the_program, code
         codes.add(code)
 
     check()
     assert {REFUSED, FAILED} <= codes
     if os.geteuid() != 0 or uid is not None:
-        assert RAN not in codes, "who may not change groups gets no further"
+        assert not codes & by_the_program, "who may not change groups gets no further"
 
 
 @needs_launcher
