@@ -484,7 +484,7 @@ class Engine(Generic[S]):
         number, wait_s = self._policy.stop[step]
         task.timer = self.loop.call_later(wait_s, self._next_step, task, step + 1)
         if number == signal.SIGKILL:
-            self._kill_once(task)  # no shell sees its command killed, and goes on
+            self._kill_once(task)  # the whole tree: who is signalled singly may fork meanwhile
         else:
             self._signal(task, number)
 

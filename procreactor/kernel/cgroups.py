@@ -232,11 +232,11 @@ class Cgroup:
     def signal(self, number: int) -> dict[int, int]:
         """Send signal *number* to every process in it and below; return whom it reached.
 
-        By pid, when each was started, in ticks; 0 where there is no /proc to tell. In the kernel's
-        order, a parent before the children that it had in the same group: so a shell is ended
-        before it sees its command end, and goes on with the next. Also to those that are forked
-        meanwhile, as long as they do not outrun us. OSError: EINVAL, EPERM when it
-        is so for all of them, and as for `members`.
+        By pid, when each was started, in ticks; 0 where there is no /proc to tell. In the order of
+        `members`, which is the kernel's: a parent before its children, so a shell that is ended
+        does not see its command end first, and goes on with the next. Also to those that are forked
+        meanwhile, as long as they do not outrun us. OSError: EINVAL, EPERM when it is so for all of
+        them, and as for `members`.
         """
         sent: dict[int, int] = {}
         refused: OSError | None = None

@@ -63,7 +63,10 @@ def find_kin(
 
 
 def parents_first(rows: Iterable[ProcessRow]) -> list[ProcessRow]:
-    """Return them in an order in which each comes after its parent, where that is one of them."""
+    """Return them in an order in which each comes after its parent, where that is one of them.
+
+    So a shell that is ended does not see its command end first, and goes on with the next.
+    """
     by_pid = {row.pid: row for row in rows}
     children, _ = _index(by_pid)
     found = [row for row in by_pid.values() if row.parent not in by_pid]

@@ -7,6 +7,7 @@ from made_up_reports import rate, report, result
 
 from benchmarks.goals import GOALS, Bound, Goal, Outcome, Ref, judge
 from benchmarks.plan import libraries, workloads
+from benchmarks.workloads import growth
 
 
 def ref(library: str) -> Ref:
@@ -70,6 +71,13 @@ def test_every_goal_names_a_figure_that_the_suite_can_measure() -> None:
             assert name.figure in module.UNITS, name
             assert name.point in {point.name for point in module.PARAMS}, name
             assert (module.KIND, name.library) in known, name
+
+
+def test_what_goals_say_of_growth_is_measured_in_more_rounds() -> None:
+    named = {(ref.workload, ref.point) for one in GOALS for ref in (one.top, one.bottom) if ref}
+    points = [point for point in growth.PARAMS if ("growth", point.name) in named]
+    assert len(points) >= 12
+    assert {point.params["rounds"] for point in points} == {growth.ROUNDS_JUDGED}
 
 
 def test_no_goal_is_there_twice() -> None:
